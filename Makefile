@@ -1,0 +1,89 @@
+# `make help` is the menu. Everything happens in this checkout: the environment is .venv, nothing global is touched.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# An environment inherited from the caller's shell must not leak into ours.
+unexport VIRTUAL_ENV CONDA_PREFIX PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX
+
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := tracking scheduler worker sweeps
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: help demo install test lint types bench faults soak services docs clean
+
+help: ## this menu
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: install ## set everything up and run a sweep of 30 trials on this machine
+	@$(BIN)/sweep run examples/digits/sweep.yaml
+
+install: $(VENV)/.installed ## a virtual environment in .venv with the product in it
+
+test: $(VENV)/.installed-test ## lint, types and all tests that need no killing and no stopwatch
+	@if [ "$${CI:-}" = true ]; then $(MAKE) --no-print-directory services; fi
+	@failed=""; \
+	$(MAKE) --no-print-directory lint || failed="$$failed lint"; \
+	$(MAKE) --no-print-directory types || failed="$$failed types"; \
+	if [ -z "$$failed" ]; then echo "== lint and types: passed"; else echo "== FAILED:$$failed"; fi; \
+	echo "== tests"; \
+	$(BIN)/python -m pytest tests --ignore=tests/faults --ignore=tests/benchmarks $(ARGS) || exit $$?; \
+	test -z "$$failed"
+
+lint: $(VENV)/.installed-test ## ruff (style and format) and the import contract
+	@echo "== lint"
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet . || { echo "not formatted; run: $(BIN)/ruff format ."; exit 1; }
+	@$(BIN)/lint-imports --no-logo
+
+types: $(VENV)/.installed-test ## mypy --strict
+	@echo "== types"
+	@$(BIN)/mypy
+
+bench: $(VENV)/.installed-test ## the numbers, beside those of peers (Ray Tune too after: make bench-peers)
+	@$(BIN)/python -m pytest tests/benchmarks --run-bench -q $(ARGS)
+
+bench-peers: $(VENV)/.installed-test
+	@$(PIP) -e '.[test,bench]'
+
+faults: $(VENV)/.installed-test ## kill things on purpose and count what is left
+	@$(BIN)/python -m pytest tests/faults -m 'not soak' $(ARGS)
+
+soak: $(VENV)/.installed-test ## the long fault tests
+	@$(BIN)/python -m pytest tests/faults -m soak $(ARGS)
+
+services: ## bring up Docker, Redis and a browser for the tests (root and apt; else says what is missing)
+	@bash deploy/services.sh
+
+docs: $(VENV)/.installed-test ## write the generated pages of docs/ anew
+	@$(BIN)/python -m tests.support.generated_docs
+
+clean: ## remove .venv and caches (never data: that lies under SWEEP_HOME)
+	@rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The interpreter: PYTHON=... decides, else the first of these that runs and is new enough. A name found on the
+# PATH is tried, not trusted: version managers put wrappers there for versions that are not switched on.
+$(BIN)/python:
+	@for name in $(if $(PYTHON),'$(PYTHON)',python3.13 python3.12 python3.11 python3); do \
+	    if "$$name" -c 'import sys; raise SystemExit(sys.version_info < (3, 11))' >/dev/null 2>&1; then found="$$name"; break; fi; \
+	done; \
+	if [ -z "$${found:-}" ]; then \
+	    echo "Python 3.11 or newer is needed, and none of these is one: $(or $(PYTHON),python3.13 python3.12 python3.11 python3)." >&2; \
+	    echo "Install one, or name it: make install PYTHON=/path/to/python3" >&2; exit 1; \
+	fi; \
+	echo "Creating $(VENV) with $$("$$found" --version)"; \
+	"$$found" -m venv $(VENV) || { rm -rf $(VENV); echo "\"$$found -m venv\" failed (on Debian and Ubuntu: apt install python3-venv)." >&2; exit 1; }
+
+# Stamps: pip runs again only when what is to be installed has changed.
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing into $(VENV) (about a minute the first time)"
+	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing into $(VENV), with what the tests need (about a minute the first time)"
+	@$(PIP) -e '.[test]'
+	@touch $(VENV)/.installed $@

@@ -1,0 +1,1 @@
+"""Decides: what to try next, which worker runs it, and what an end means."""

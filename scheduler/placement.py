@@ -1,0 +1,138 @@
+"""Which worker runs what: one pure function over what waits, what is held, and who is there (D3)."""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from tracking.records import Resources, WorkerView
+from tracking.store.queue import HeldRun, Placement, QueuedRun
+
+# Cores are fractions; sums of them are not exact.
+_EPSILON: Final = 1e-6
+
+
+@dataclass(slots=True)
+class _Seat:
+    """A worker with what is left of it."""
+
+    worker: WorkerView
+    n_held: int = 0
+    free_cpus: float = 0.0
+    free_memory_bytes: int = 0
+    free_gpus: set[int] = field(default_factory=set)
+    sweeps: set[str | None] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, worker: WorkerView) -> "_Seat":
+        return cls(worker, 0, worker.cpus, worker.memory_bytes, set(range(worker.gpus)))
+
+    def hold(self, sweep_id: str | None, resources: Resources, gpu_ids: Iterable[int]) -> None:
+        self.n_held += 1
+        self.free_cpus -= resources.cpus
+        self.free_memory_bytes -= resources.memory_bytes or 0
+        self.free_gpus.difference_update(gpu_ids)
+        self.sweeps.add(sweep_id)
+
+    def has_room_for(self, run: QueuedRun) -> bool:
+        needs = run.resources
+        return (
+            self.n_held < self.worker.slots
+            and needs.cpus <= self.free_cpus + _EPSILON
+            and (needs.memory_bytes or 0) <= self.free_memory_bytes
+            and needs.gpus <= len(self.free_gpus)
+        )
+
+    def may_take_ahead(self, run: QueuedRun) -> bool:
+        """One more a slot may wait at the worker when runs are short and alike: what ends frees just what it needs."""
+        return run.resources.gpus == 0 and self.worker.slots <= self.n_held < 2 * self.worker.slots and self.sweeps == {run.sweep_id}
+
+
+def can_serve(worker: WorkerView, queue: str, resources: Resources) -> bool:
+    """Whether a worker could run this at all, were it empty."""
+    return (
+        queue in worker.queues
+        and (resources.image is None or "docker" in worker.runtimes)
+        and resources.cpus <= worker.cpus + _EPSILON
+        and (resources.memory_bytes or 0) <= worker.memory_bytes
+        and resources.gpus <= worker.gpus
+    )
+
+
+def is_open(worker: WorkerView) -> bool:
+    """Whether a worker takes anything new."""
+    return worker.state == "live" and not (worker.silent or worker.draining or worker.cordoned)
+
+
+def choose_placements(
+    waiting: Sequence[QueuedRun], held: Iterable[HeldRun], workers: Iterable[WorkerView], short_sweeps: Collection[str] = ()
+) -> list[Placement]:
+    """Place as many waiting runs as fit.
+
+    Order: priority; then the user who holds least, then the sweep that holds least (fair share); then age. A run
+    goes to the emptiest worker that fits, away from those it failed on while there is another. A run that fits
+    nowhere holds up nobody else.
+
+    Args:
+        waiting: runs to place, by priority and age.
+        held: runs that are placed or running.
+        workers: all with a live session.
+        short_sweeps: sweeps whose runs are so short that one may be placed ahead per slot.
+    """
+    seats = {w.session_id: _Seat.of(w) for w in workers if is_open(w)}
+    by_user: dict[str, float] = defaultdict(float)
+    by_sweep: dict[str | None, int] = defaultdict(int)
+    for other in held:
+        by_user[other.user_name] += other.resources.cpus
+        by_sweep[other.sweep_id] += 1
+        if other.session_id in seats:
+            seats[other.session_id].hold(other.sweep_id, other.resources, other.gpu_ids)
+    lanes = _lanes(waiting)
+    chosen: list[Placement] = []
+    while lanes:
+        lane = min(lanes, key=lambda lane: _turn(lane[0], by_user, by_sweep))
+        run = lane[0]
+        seat = None
+        able = [seat for seat in seats.values() if can_serve(seat.worker, run.queue, run.resources)]
+        if not _is_at_limit(run, by_sweep[run.sweep_id], sum(seat.worker.slots for seat in able)):
+            seat = _best_seat(run, able, ahead=run.sweep_id in short_sweeps)
+        if seat is None:
+            # All of a lane ask for the same: what doesn't fit for one doesn't fit for the next.
+            lanes.remove(lane)
+            continue
+        gpu_ids = tuple(sorted(seat.free_gpus)[: run.resources.gpus])
+        seat.hold(run.sweep_id, run.resources, gpu_ids)
+        by_user[run.user_name] += run.resources.cpus
+        by_sweep[run.sweep_id] += 1
+        chosen.append(Placement(run.run_id, seat.worker.session_id, seat.worker.worker_id, gpu_ids))
+        lane.pop(0)
+        if not lane:
+            lanes.remove(lane)
+    return chosen
+
+
+def _lanes(waiting: Iterable[QueuedRun]) -> list[list[QueuedRun]]:
+    """Runs that are alike, in order. Those with workers to avoid stand apart."""
+    lanes: dict[tuple[str, int, str, tuple[str, ...]], list[QueuedRun]] = {}
+    for run in waiting:
+        lanes.setdefault((run.sweep_id, run.priority, run.queue, run.avoid_workers), []).append(run)
+    return list(lanes.values())
+
+
+def _turn(run: QueuedRun, by_user: dict[str, float], by_sweep: dict[str | None, int]) -> tuple[float, ...]:
+    return (-run.priority, by_user[run.user_name], by_sweep[run.sweep_id], run.created_at.timestamp())
+
+
+def _is_at_limit(run: QueuedRun, n_active: int, n_slots: int) -> bool:
+    # Where the slots are the tighter limit they alone decide; placing ahead then breaks no promise.
+    return run.parallel is not None and run.parallel < n_slots and n_active >= run.parallel
+
+
+def _best_seat(run: QueuedRun, able: Sequence[_Seat], *, ahead: bool) -> _Seat | None:
+    preferred = [seat for seat in able if seat.worker.worker_id not in run.avoid_workers] or able
+    fitting = [seat for seat in preferred if seat.has_room_for(run)]
+    if not fitting and ahead:
+        fitting = [seat for seat in preferred if seat.may_take_ahead(run)]
+    if not fitting:
+        return None
+    return min(fitting, key=lambda seat: (seat.n_held / seat.worker.slots, seat.worker.name))

@@ -1,0 +1,52 @@
+"""Looks for what got stuck and sets it going again (I5). Bounds: each check runs once a poll."""
+
+import logging
+
+from scheduler import retry
+from tracking.settings import Settings
+from tracking.states import MACHINERY_CAUSES
+from tracking.store import Store
+from tracking.store.queue import DueVerdict
+
+_log = logging.getLogger(__name__)
+
+# Different runs failing on one worker by the machinery's fault, in a row, before it gets nothing more (I6).
+_CORDON_AFTER = 3
+
+
+class Reconciler:
+    """Verdicts on failed attempts, placements nobody took, sessions that fell silent."""
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self._store = store
+        self._settings = settings
+
+    def judge(self, epoch: int) -> bool:
+        """Say what becomes of every run whose attempt has failed; whether there was any."""
+        due = self._store.queue.verdicts_due()
+        for run in due:
+            self._judge(epoch, run)
+        return bool(due)
+
+    def sweep_up(self, epoch: int, *, expiry_suspended: bool) -> None:
+        """Take back overdue placements; give up sessions that have been silent for too long."""
+        back = self._store.queue.take_back_overdue(epoch, self._settings.claim_timeout_s)
+        if back:
+            _log.warning("%d placed runs were not claimed in time and wait again.", len(back))
+        if expiry_suspended:
+            return
+        for session_id in self._store.sessions.lose_silent(epoch, self._settings.reassign_after_s):
+            _log.warning("Session %s has been silent for %g s; its attempts are lost.", session_id, self._settings.reassign_after_s)
+
+    def _judge(self, epoch: int, due: DueVerdict) -> None:
+        if due.cause in MACHINERY_CAUSES and due.cause != "lost" and due.worker_id is not None:
+            reason = f"{_CORDON_AFTER} runs in a row could not be started here; the last: {due.detail}"
+            if self._store.sessions.note_fault(due.worker_id, limit=_CORDON_AFTER, reason=reason):
+                _log.warning("Worker %s is cordoned: %s", due.worker_id, reason)
+        verdict = retry.decide(due, infra_retries=self._settings.infra_retries)
+        if isinstance(verdict, retry.Again):
+            self._store.queue.requeue(epoch, due, delay_s=verdict.delay_s, machinery=verdict.machinery, detail=verdict.detail)
+        elif isinstance(verdict, retry.Cancelled):
+            self._store.queue.cancel_verdict(epoch, due)
+        else:
+            self._store.queue.fail(epoch, due)

@@ -1,0 +1,55 @@
+"""Registered models, their versions and aliases."""
+
+from sweeps.api.present import model_shape, version_shape
+from sweeps.api.rights import Right
+from sweeps.api.routing import Body, Routes, Services, Use, parse_body
+from sweeps.api.shapes import SCHEMA, AliasBody, ModelAnswer, ModelList, RegisterBody, VersionCreated
+from sweeps.api.sweeps import best_trial
+from tracking.errors import InvalidValue
+from tracking.records import Run
+
+routes = Routes("models")
+
+
+@routes.post("/models", Right.WRITE, answers=VersionCreated, body=RegisterBody, status=201)
+def register_model(services: Use, body: Body) -> VersionCreated:
+    """Register a sweep's best trial, or one run, as a new version of a model."""
+    asked = parse_body(body, RegisterBody)
+    version = services.store.registry.register(
+        asked["model"],
+        run=_winner(services, asked),
+        artifact=asked.get("artifact", "model"),
+        alias=asked.get("alias"),
+        description=asked.get("description", ""),
+    )
+    return VersionCreated(**version_shape(version), schema=SCHEMA)
+
+
+def _winner(services: Services, asked: RegisterBody) -> Run:
+    sweep_ref, run_ref = asked.get("sweep"), asked.get("run")
+    if (sweep_ref is None) == (run_ref is None):
+        raise InvalidValue("Name either a sweep or a run.")
+    if run_ref is not None:
+        return services.store.runs.resolve(run_ref)
+    sweep = services.store.sweeps.get(str(sweep_ref))
+    return services.store.runs.get(best_trial(services, sweep).run_id)
+
+
+@routes.get("/models", Right.READ, answers=ModelList)
+def list_models(services: Use) -> ModelList:
+    """All registered models."""
+    return ModelList(schema=SCHEMA, models=[model_shape(model) for model in services.store.registry.models()])
+
+
+@routes.get("/models/{name}", Right.READ, answers=ModelAnswer)
+def get_model(services: Use, name: str) -> ModelAnswer:
+    """One registered model with its versions."""
+    return ModelAnswer(**model_shape(services.store.registry.model(name)), schema=SCHEMA)
+
+
+@routes.post("/models/{name}/aliases", Right.WRITE, answers=ModelAnswer, body=AliasBody)
+def set_alias(services: Use, name: str, body: Body) -> ModelAnswer:
+    """Let an alias name a version."""
+    asked = parse_body(body, AliasBody)
+    services.store.registry.set_alias(name, asked["alias"], asked["version"])
+    return ModelAnswer(**model_shape(services.store.registry.model(name)), schema=SCHEMA)

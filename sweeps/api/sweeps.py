@@ -1,0 +1,200 @@
+"""Sweeps and their trials: submit, look, steer."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import msgspec
+from fastapi import Query
+
+from sweeps.api.errors import NoBestTrial
+from sweeps.api.present import (
+    best_shape,
+    event_shape,
+    now_utc,
+    running_shape,
+    sweep_shape,
+    trial_shape,
+    version_shape,
+)
+from sweeps.api.rights import Right
+from sweeps.api.routing import PREFIX, Body, Routes, Services, Use, parse_body, wake
+from sweeps.api.shapes import (
+    SCHEMA,
+    BestAnswer,
+    EventList,
+    SubmitBody,
+    SweepAnswer,
+    SweepList,
+    SweepSummary,
+    TrialList,
+    Urls,
+    VersionEntry,
+)
+from sweeps.api.snapshots import require_snapshot
+from sweeps.spec import Overrides, Submission
+from sweeps.spec_config import SweepConfig
+from tracking.errors import InvalidValue
+from tracking.records import NewSweep, Sweep, Trial
+from tracking.states import FINAL_SWEEP_STATES, SweepState, TrialState
+
+routes = Routes("sweeps")
+
+SHOWN_RUNNING: Final = 50
+"""How many running trials a sweep's answer carries."""
+
+Limit = Annotated[int, Query(ge=1, le=1000)]
+
+
+def best_trial(services: Services, sweep: Sweep) -> Trial:
+    """The best trial of a sweep.
+
+    Raises:
+        NoBestTrial: no trial has finished with a value yet.
+    """
+    top = services.store.trials.best(sweep.sweep_id)
+    if not top:
+        raise NoBestTrial(f"Sweep {sweep.short_id} has no finished trial with a value yet.")
+    return top[0]
+
+
+@routes.post("/sweeps", Right.WRITE, answers=SweepAnswer, body=SubmitBody, status=201)
+def submit_sweep(services: Use, body: Body) -> SweepAnswer:
+    """Submit a sweep.
+
+    The configuration is checked again here; the snapshot must have been uploaded before. Sending the same
+    `submission_id` again answers with the sweep that it made.
+    """
+    asked = parse_body(body, SubmitBody)
+    if asked["code_digest"] is not None:
+        require_snapshot(services, asked["code_digest"])
+    sweep = services.store.sweeps.submit(_checked(asked))
+    wake(services)
+    return _answer(services, sweep)
+
+
+def _checked(asked: SubmitBody) -> NewSweep:
+    """The submission, checked as the client should have done.
+
+    Raises:
+        InvalidValue: the config is no sweep's.
+        SpecError: a number in it can't be used.
+    """
+    try:
+        config = SweepConfig.from_builtins(asked["config"])
+    except msgspec.ValidationError as error:
+        raise InvalidValue(f"This is no sweep's config: {error}", hint="Use the same release on both sides.") from None
+    if config.method == "grid" and config.space.grid_size() is None:
+        raise InvalidValue("A grid can't walk a continuous parameter.")
+    limits = config.limits
+    config = Overrides(name=config.name, trials=limits.trials, parallel=limits.parallel, queue=config.queue).apply(config)
+    # The folder stays with the client; its snapshot was uploaded.
+    submission = Submission(config, asked["source"], Path())
+    return submission.to_new_sweep(asked["code_digest"], asked["user_name"], asked["submission_id"])
+
+
+@routes.get("/sweeps", Right.READ, answers=SweepList)
+def list_sweeps(services: Use, state: SweepState | None = None, limit: Limit = 50, user_name: str | None = None) -> SweepList:
+    """Sweeps, newest first."""
+    now = now_utc()
+    found = services.store.sweeps.list(state=state, limit=limit, user_name=user_name)
+    return SweepList(schema=SCHEMA, sweeps=[sweep_shape(sweep, counts, now) for sweep, counts in found])
+
+
+@routes.get("/sweeps/{ref}", Right.READ, answers=SweepAnswer)
+def get_sweep(services: Use, ref: str) -> SweepAnswer:
+    """One sweep: counts, best trial, running trials with their last metric, time left."""
+    return _answer(services, services.store.sweeps.get(ref))
+
+
+def _answer(services: Services, sweep: Sweep) -> SweepAnswer:
+    store = services.store
+    now = now_utc()
+    best = store.trials.best(sweep.sweep_id)
+    running = store.trials.running(sweep.sweep_id)[:SHOWN_RUNNING]
+    summary: SweepSummary = {**sweep_shape(sweep, store.sweeps.counts(sweep.sweep_id), now), "schema": SCHEMA}
+    return SweepAnswer(
+        **summary,
+        experiment_id=sweep.experiment_id,
+        config=sweep.config,
+        best=trial_shape(best[0], now) if best else None,
+        running=[running_shape(trial, store.metrics.latest(trial.run_id), sweep.metric_name, now) for trial in running],
+        models=_models_of(services, sweep),
+        urls=Urls(api=f"{PREFIX}/sweeps/{sweep.sweep_id}"),
+    )
+
+
+def _models_of(services: Services, sweep: Sweep) -> list[VersionEntry]:
+    # `register:` is carried out when a sweep ends, so there is nothing to look for before.
+    if sweep.state not in FINAL_SWEEP_STATES:
+        return []
+    return [version_shape(version) for version in services.store.registry.of_sweep(sweep.sweep_id)]
+
+
+@routes.get("/sweeps/{ref}/trials", Right.READ, answers=TrialList)
+def list_trials(
+    services: Use,
+    ref: str,
+    state: Annotated[list[TrialState] | None, Query()] = None,
+    sort: Literal["number", "value"] = "number",
+    limit: Annotated[int | None, Query(ge=1)] = None,
+    offset: Annotated[int, Query(ge=0)] = 0,
+) -> TrialList:
+    """Trials of a sweep, by number or best first."""
+    sweep = services.store.sweeps.get(ref)
+    now = now_utc()
+    found = services.store.trials.list(sweep.sweep_id, states=tuple(state or ()), sort=sort, limit=limit, offset=offset)
+    return TrialList(
+        schema=SCHEMA,
+        sweep_id=sweep.sweep_id,
+        name=sweep.name,
+        short_id=sweep.short_id,
+        metric=sweep.metric_name,
+        goal=sweep.metric_goal,
+        trials=[trial_shape(trial, now) for trial in found],
+    )
+
+
+@routes.get("/sweeps/{ref}/best", Right.READ, answers=BestAnswer)
+def get_best(services: Use, ref: str, top: Limit = 1) -> BestAnswer:
+    """The best finished trials of a sweep."""
+    sweep = services.store.sweeps.get(ref)
+    return best_shape(sweep, services.store.trials.best(sweep.sweep_id, top=top), now_utc())
+
+
+@routes.get("/sweeps/{ref}/events", Right.READ, answers=EventList)
+def list_events(services: Use, ref: str, limit: Limit = 1000) -> EventList:
+    """History of a sweep, its trials, runs and attempts, oldest first."""
+    sweep = services.store.sweeps.get(ref)
+    found = services.store.sweeps.events(sweep.sweep_id, limit=limit)
+    return EventList(schema=SCHEMA, events=[event_shape(event) for event in found])
+
+
+@routes.post("/sweeps/{ref}/pause", Right.WRITE, answers=SweepAnswer)
+def pause_sweep(services: Use, ref: str) -> SweepAnswer:
+    """Start no more trials until it is resumed; running ones go on."""
+    return _steer(services, ref, services.store.sweeps.pause)
+
+
+@routes.post("/sweeps/{ref}/resume", Right.WRITE, answers=SweepAnswer)
+def resume_sweep(services: Use, ref: str) -> SweepAnswer:
+    """Go on after a pause."""
+    return _steer(services, ref, services.store.sweeps.resume)
+
+
+@routes.post("/sweeps/{ref}/stop", Right.WRITE, answers=SweepAnswer)
+def stop_sweep(services: Use, ref: str) -> SweepAnswer:
+    """Start no more trials; running ones may end, then the sweep is finished."""
+    return _steer(services, ref, services.store.sweeps.stop)
+
+
+@routes.post("/sweeps/{ref}/cancel", Right.WRITE, answers=SweepAnswer)
+def cancel_sweep(services: Use, ref: str) -> SweepAnswer:
+    """Start no more trials and stop the running ones."""
+    return _steer(services, ref, services.store.sweeps.cancel)
+
+
+def _steer(services: Services, ref: str, move: Callable[[str], Sweep]) -> SweepAnswer:
+    sweep = move(services.store.sweeps.get(ref).sweep_id)
+    wake(services)
+    return _answer(services, sweep)

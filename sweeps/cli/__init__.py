@@ -1,0 +1,173 @@
+"""The `sweep` command: the table of its verbs, and the one place where errors become text and an exit status.
+
+`sweep --help` has 120 ms, so a verb's module is imported when the verb is used, and nothing heavier than click before.
+This package is the composition root: it alone imports the scheduler and the worker, inside the commands that run them.
+"""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Final, NamedTuple
+
+import click
+
+from tracking.errors import SweepError
+
+EXIT_INTERRUPTED: Final = 130
+EXIT_PIPE_CLOSED: Final = 141
+
+
+class Verb(NamedTuple):
+    """Where a command is defined (`module:attribute`), and its line in the menu."""
+
+    target: str
+    summary: str
+
+
+MENU: Final[Mapping[str, Mapping[str, Verb]]] = {
+    "Start": {
+        "init": Verb("write:init", "Write a commented sweep.yaml."),
+        "validate": Verb("write:validate", "Check a sweep file; no server needed."),
+        "submit": Verb("write:submit", "Submit a sweep and return at once."),
+        "run": Verb("write:run", "Submit a sweep and follow it to its end."),
+    },
+    "Look": {
+        "ls": Verb("look:ls", "List sweeps, newest first."),
+        "status": Verb("look:status", "Counts, best trial and running trials of a sweep."),
+        "trials": Verb("look:trials", "List the trials of a sweep."),
+        "best": Verb("look:best", "Show the best trial of a sweep."),
+        "show": Verb("look:show", "Show one run: parameters, metrics, attempts."),
+        "logs": Verb("look:logs", "Print what a run printed."),
+        "metrics": Verb("look:metrics", "Show a run's metrics."),
+        "why": Verb("look:why", "Tell why a sweep or run is where it is."),
+    },
+    "Steer": {
+        "pause": Verb("steer:pause", "Start no more trials until resumed."),
+        "resume": Verb("steer:resume", "Go on after a pause."),
+        "stop": Verb("steer:stop", "Start no more trials; let running ones end."),
+        "cancel": Verb("steer:cancel", "Stop a sweep, or one run, and what runs of it."),
+        "wait": Verb("steer:wait", "Wait until a sweep has ended."),
+    },
+    "Keep": {
+        "register": Verb("models:register", "Register a sweep's winner as a model version."),
+        "models": Verb("models:models", "List and show registered models."),
+    },
+    "Cluster": {
+        "up": Verb("cluster:up", "Start the cluster of this machine."),
+        "down": Verb("cluster:down", "Stop the cluster of this machine."),
+        "server": Verb("cluster:server", "Run a server in the foreground."),
+        "scheduler": Verb("cluster:scheduler", "Run a scheduler in the foreground."),
+        "worker": Verb("cluster:worker", "Run a worker in the foreground; list and drain workers."),
+        "queue": Verb("cluster:queue", "Show what waits and who serves it."),
+        "flower": Verb("cluster:flower", "Run Flower over the cluster's Redis."),
+        "db": Verb("cluster:db", "Check or upgrade the database's schema."),
+        "doctor": Verb("doctor:doctor", "Check the installation; say what to do."),
+        "version": Verb("cluster:version", "Print the release."),
+    },
+}
+
+VERBS: Final[Mapping[str, Verb]] = {name: verb for section in MENU.values() for name, verb in section.items()}
+
+
+class Menu(click.Group):
+    """A group whose commands are imported when they are used, and listed without being imported."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All verbs, as the menu has them."""
+        del ctx
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a verb."""
+        del ctx
+        verb = VERBS.get(cmd_name)
+        if verb is None:
+            return None
+        module, _, attribute = verb.target.partition(":")
+        command: click.Command = getattr(import_module(f"{__name__}.{module}"), attribute)
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the verb; a mistyped one is answered with the likeliest."""
+        name = args[0] if args else ""
+        if name and not name.startswith("-") and name not in VERBS:
+            raise click.UsageError(f"No such command {name!r}.{_did_you_mean(name)}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the menu by sections."""
+        del ctx
+        width = max(map(len, VERBS))
+        for title, section in MENU.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), verb.summary) for name, verb in section.items()])
+
+
+def _did_you_mean(name: str) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, VERBS, n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from sweeps.api.version import DISTRIBUTION, program_version
+
+        click.echo(f"{DISTRIBUTION} {program_version()}")
+        ctx.exit()
+
+
+_HELP: Final = """\
+Run hyperparameter sweeps: every trial once, recorded once.
+
+\b
+sweep init                  write a commented sweep.yaml
+sweep run sweep.yaml        run it here and watch it
+sweep best                  the best trial of the latest sweep
+
+SWEEP_SERVER names the server; without it, the cluster of this machine is used and started if needed. A sweep is named
+by its id, short id, name, a unique prefix, or @latest; a trial by SWEEP/NUMBER.
+"""
+
+
+@click.group(cls=Menu, help=_HELP, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True)
+@click.option("-q", "--quiet", is_flag=True, help="Only data and errors: no progress, no hints.")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print the release.")
+def sweep(quiet: bool) -> None:
+    """Hold what all verbs share."""
+    del quiet  # read by sweeps.cli.terminal from the context
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit status (docs/commands.md lists them)."""
+    try:
+        try:
+            status = sweep.main(None if args is None else list(args), prog_name="sweep", standalone_mode=False)
+        finally:
+            sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except SweepError as error:
+        return show_error(error)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("Interrupted.", err=True)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone (`| head`); the interpreter must not find that out again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_PIPE_CLOSED
+    return status if isinstance(status, int) else 0
+
+
+def show_error(error: SweepError) -> int:
+    """Print an error and its hint to standard error; returns its exit status."""
+    # Errors of the sweep file come with their own lines: file, line, column, caret.
+    from sweeps.errors import SpecProblems
+
+    click.echo(error.message if isinstance(error, SpecProblems) else f"error: {error.message}", err=True)
+    if error.hint:
+        click.echo(f"hint: {error.hint}", err=True)
+    return error.exit_status

@@ -1,0 +1,328 @@
+"""Verbs of the machinery: up, down, the roles in the foreground, workers, queues, database, Flower, version."""
+
+import logging
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import click
+
+from sweeps.api.shapes import SCHEMA, SweepSummary, WorkerEntry
+from sweeps.cli.connection import connected
+from sweeps.cli.terminal import bytes_text, confirm, json_option, print_json, print_table, say, yes_option
+from sweeps.client import Client, ServerAway
+from tracking.errors import SettingError
+from tracking.settings import Settings, load_settings
+
+
+def _start_logging(settings: Settings) -> None:
+    """Log to standard error, as a supervisor of services expects."""
+    level = settings.log_level.upper()
+    if level not in logging.getLevelNamesMapping():
+        raise SettingError(f"SWEEP_LOG_LEVEL={settings.log_level!r} is no level.", hint="Use DEBUG, INFO, WARNING or ERROR.")
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+
+
+def _with_database(settings: Settings) -> Settings:
+    """The settings with a database: the embedded one of this machine if none is named."""
+    if settings.database_url:
+        return settings
+    from tracking.embedded import ensure_running
+    from tracking.store import upgrade_schema
+
+    url = ensure_running(settings.home)
+    upgrade_schema(url)
+    return replace(settings, database_url=url)
+
+
+@click.command()
+def up() -> int:
+    """Start the cluster of this machine.
+
+    Server, scheduler and a worker over an embedded Postgres under SWEEP_HOME. What already runs is left as it is.
+    """
+    from sweeps.local import ensure_cluster
+
+    url = ensure_cluster(load_settings(), say=say)
+    click.echo(url)
+    return 0
+
+
+@click.command()
+@yes_option
+def down(*, yes: bool) -> int:
+    """Stop the cluster of this machine.
+
+    Sweeps stay in the record and go on with the next `sweep up`.
+    """
+    from sweeps.local import cluster_status, stop_cluster
+
+    settings = load_settings()
+    status = cluster_status(settings)
+    running = _running_trials(status.url) if status.is_running else 0
+    if running:
+        confirm(f"{running} trials run here. Stop the cluster?", yes=yes)
+    say("Stopped." if stop_cluster(settings) else "Nothing was running.")
+    return 0
+
+
+def _running_trials(url: str) -> int:
+    """How many trials run on the local cluster; 0 when its server does not say."""
+    try:
+        with Client(url, timeout_s=5) as client:
+            return sum(sweep["counts"]["running"] for sweep in _live_sweeps(client))
+    except ServerAway:
+        return 0
+
+
+def _live_sweeps(client: Client) -> Iterable[SweepSummary]:
+    for state in ("active", "paused", "stopping"):
+        yield from client.sweeps(state=state, limit=1000)["sweeps"]
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 picks a free one.")
+@click.option("--open", "is_open", is_flag=True, help="Listen elsewhere than on loopback. Whoever reaches the server may run commands.")
+def server(*, host: str, port: int, is_open: bool) -> int:
+    """Run a server in the foreground.
+
+    Prints its address once it answers. Ends on SIGTERM or Ctrl-C, after the requests it has begun.
+    """
+    from sweeps.server import ServerOptions, require_loopback_or_open, run_server
+
+    options = ServerOptions(host=host, port=port, is_open=is_open)
+    require_loopback_or_open(options)
+    settings = load_settings()
+    _start_logging(settings)
+    return run_server(settings, options, on_ready=_print_address)
+
+
+def _print_address(url: str) -> None:
+    click.echo(f"Serving on {url}")
+    sys.stdout.flush()
+
+
+@click.command()
+def scheduler() -> int:
+    """Run a scheduler in the foreground.
+
+    Any number may run: one leads, the others stand by.
+    """
+    from scheduler.main import run_scheduler
+
+    settings = load_settings()
+    _start_logging(settings)
+    return run_scheduler(_with_database(settings))
+
+
+class _WorkerGroup(click.Group):
+    """`sweep worker ...` without a known verb means `sweep worker start ...`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put `start` before options that are not the group's own."""
+        if not args or (args[0] not in self.commands and args[0] not in ("-h", "--help")):
+            args = ["start", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_WorkerGroup)
+def worker() -> None:
+    """Run a worker in the foreground; list and drain workers.
+
+    Without a verb: start.
+    """
+
+
+@worker.command("start")
+@click.option("--name", help="Name of the worker; the host's name otherwise.")
+@click.option("--queue", "queues", multiple=True, metavar="QUEUE", help="Serve this queue; may be repeated. Otherwise: default.")
+@click.option("--slots", type=click.IntRange(min=1), metavar="N", help="So many runs at once; one for each core otherwise.")
+@click.option("--cpus", type=click.FloatRange(min=0, min_open=True), metavar="N", help="Cores that may be promised to runs.")
+@click.option("--memory", metavar="SIZE", help="Memory that may be promised to runs, such as 8g.")
+@click.option("--gpus", type=click.IntRange(min=0), metavar="N", help="GPUs that may be given to runs.")
+def start_worker(**given: Any) -> int:
+    """Run a worker in the foreground.
+
+    On SIGTERM it takes no more runs and leaves those it has running; started again in the same place, it takes them up.
+    """
+    from worker.main import run_worker
+
+    settings = load_settings()
+    _start_logging(settings)
+    return run_worker(_with_database(settings), _worker_options(**given))
+
+
+def _worker_options(*, name: str | None, queues: tuple[str, ...], slots: int | None, cpus: float | None, memory: str | None, gpus: int | None) -> Any:
+    from worker.main import WorkerOptions
+
+    from sweeps.spec_fields import parse_size
+
+    memory_bytes = parse_size(memory) if memory else None
+    if memory and memory_bytes is None:
+        raise click.BadParameter(f"{memory!r} is no size; write 512m or 8g.", param_hint="--memory")
+    return WorkerOptions(name=name, queues=queues or ("default",), slots=slots, cpus=cpus, memory_bytes=memory_bytes, gpus=gpus or 0)
+
+
+@worker.command("ls")
+@click.option("--all", "include_gone", is_flag=True, help="Also workers that are gone.")
+@json_option
+def list_workers(*, include_gone: bool, as_json: bool) -> int:
+    """List workers and what they run."""
+    with connected() as client:
+        answer = client.workers(include_gone=include_gone)
+    if as_json:
+        print_json(answer)
+        return 0
+    if not answer["workers"]:
+        say("No worker is here.  sweep worker")
+        return 0
+    print_table(("WORKER", "STATE", "HOST", "QUEUES", "BUSY", "CPUS", "MEMORY", "GPUS", "NOTE"), [_worker_row(entry) for entry in answer["workers"]])
+    return 0
+
+
+def _worker_row(entry: WorkerEntry) -> tuple[object, ...]:
+    return (
+        entry["name"],
+        entry["state"],
+        entry["hostname"],
+        ",".join(entry["queues"]),
+        f"{len(entry['running'])}/{entry['slots']}",
+        f"{entry['cpus']:g}",
+        bytes_text(entry["memory_bytes"]),
+        entry["gpus"],
+        entry["cordoned"],
+    )
+
+
+@worker.command("drain")
+@click.argument("name")
+@yes_option
+@json_option
+def drain_worker(name: str, *, yes: bool, as_json: bool) -> int:
+    """Give a worker no more runs.
+
+    Those it has go on to their end.
+    """
+    with connected() as client:
+        confirm(f"Give worker {name} no more runs?", yes=yes)
+        entry = client.drain_worker(name)
+    if as_json:
+        print_json(entry)
+    say(f"Worker {entry['name']} takes no more runs; {len(entry['running'])} still run there.")
+    return 0
+
+
+@click.command()
+@json_option
+def queue(*, as_json: bool) -> int:
+    """Show what waits and who serves it."""
+    with connected() as client:
+        rows = queue_rows(list(_live_sweeps(client)), client.workers()["workers"])
+    if as_json:
+        print_json({"schema": SCHEMA, "queues": rows})
+        return 0
+    if not rows:
+        say("Nothing waits, and no worker is here.")
+        return 0
+    print_table(("QUEUE", "WAITING", "RUNNING", "SWEEPS", "WORKERS", "SLOTS", "NOTE"), [tuple(row.values()) for row in rows])
+    return 0
+
+
+def queue_rows(sweeps: Iterable[SweepSummary], workers: Iterable[WorkerEntry]) -> list[dict[str, Any]]:
+    """A row for each queue that is asked for or served."""
+    found: dict[str, dict[str, Any]] = {}
+
+    def row(name: str) -> dict[str, Any]:
+        return found.setdefault(name, {"queue": name, "waiting": 0, "running": 0, "sweeps": 0, "workers": 0, "slots": 0, "note": ""})
+
+    for sweep in sweeps:
+        entry = row(sweep["queue"])
+        entry["waiting"] += sweep["counts"]["queued"] + sweep["counts"]["placed"]
+        entry["running"] += sweep["counts"]["running"]
+        entry["sweeps"] += 1
+    for each in workers:
+        if each["state"] in ("silent", "draining", "cordoned"):
+            continue
+        for name in each["queues"]:
+            entry = row(name)
+            entry["workers"] += 1
+            entry["slots"] += each["slots"]
+    for entry in found.values():
+        if entry["sweeps"] and not entry["workers"]:
+            entry["note"] = f"no worker serves it: sweep worker --queue {entry['queue']}"
+    return sorted(found.values(), key=lambda entry: str(entry["queue"]))
+
+
+@click.command()
+@click.option("--address", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(1, 65535), default=5555, show_default=True)
+def flower(*, address: str, port: int) -> int:
+    """Run Flower over the cluster's Redis.
+
+    A window for operators, read-only: workers, running tasks under their run ids. It has no users: keep it on loopback.
+    """
+    from tracking.broker import flower_argv, flower_environ
+
+    settings = load_settings()
+    argv = flower_argv(settings, address=address, port=port)
+    environ = {**os.environ, **flower_environ(settings)}
+    click.echo(f"Flower on http://{address}:{port}")
+    sys.stdout.flush()
+    os.execvpe(argv[0], argv, environ)  # noqa: S606 - an argument vector, no shell
+
+
+@click.group()
+def db() -> None:
+    """Check or upgrade the database's schema."""
+
+
+@db.command("upgrade")
+def upgrade() -> int:
+    """Bring the database to the schema of this release.
+
+    The database of SWEEP_DATABASE_URL, or the embedded one.
+    """
+    from tracking.store import upgrade_schema
+
+    settings = load_settings()
+    if settings.database_url:
+        revision = upgrade_schema(settings.database_url)
+    else:
+        from tracking.embedded import ensure_running
+
+        revision = upgrade_schema(ensure_running(settings.home))
+    click.echo(f"The schema is at {revision}.")
+    return 0
+
+
+@db.command("check")
+def check() -> int:
+    """Tell whether the database's schema fits this release; exit status 1 if not."""
+    from tracking.store import open_store
+
+    settings = load_settings()
+    if settings.database_url:
+        url = settings.database_url
+    else:
+        from tracking.embedded import ensure_running
+
+        url = ensure_running(settings.home)
+    open_store(url, pool_size=1).close()
+    click.echo("The schema fits.")
+    return 0
+
+
+@click.command()
+@json_option
+def version(*, as_json: bool) -> int:
+    """Print the release."""
+    from sweeps.api.version import DISTRIBUTION, program_version
+
+    if as_json:
+        print_json({"schema": SCHEMA, "name": DISTRIBUTION, "version": program_version(), "python": sys.version.split()[0]})
+    else:
+        click.echo(f"{DISTRIBUTION} {program_version()}")
+    return 0

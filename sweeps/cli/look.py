@@ -1,0 +1,369 @@
+"""Verbs that only read: ls, status, trials, best, show, logs, metrics, why."""
+
+import shlex
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+import click
+
+from sweeps.api.shapes import BestAnswer, LogAnswer, RunAnswer, SweepAnswer, TrialAnswer
+from sweeps.cli.connection import connected
+from sweeps.cli.follow import EXIT_NO_SUCCESS, POLL_S, last_failures
+from sweeps.cli.picture import failure_lines, status_lines
+from sweeps.cli.terminal import (
+    clean,
+    duration_text,
+    has_colour,
+    is_terminal,
+    json_option,
+    params_text,
+    print_json,
+    print_table,
+    say,
+    short,
+)
+from sweeps.client import Client
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+SWEEP_STATES: Final = ("active", "paused", "stopping", "finished", "failed", "cancelled")
+TRIAL_STATES: Final = ("open", "finished", "failed", "pruned", "cancelled")
+_NOT_STARTED: Final = frozenset({"queued", "placed"})
+
+sweep_argument: Callable[[_F], _F] = click.argument("sweep", default="@latest", metavar="[SWEEP]")
+
+
+@click.command()
+@click.option("--state", type=click.Choice(SWEEP_STATES), help="Only sweeps in this state.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="At most so many.")
+@json_option
+def ls(*, state: str | None, limit: int, as_json: bool) -> int:
+    """List sweeps, newest first."""
+    with connected() as client:
+        answer = client.sweeps(state=state, limit=limit)
+    if as_json:
+        print_json(answer)
+        return 0
+    rows = [
+        (
+            sweep["short_id"],
+            sweep["name"],
+            sweep["state"],
+            f"{sweep['counts']['total'] - sweep['counts']['open']}/{sweep['trials_asked'] or '?'}",
+            sweep["counts"]["running"],
+            sweep["counts"]["failed"],
+            sweep["user_name"] or None,
+            sweep["created_at"][:16].replace("T", " "),
+        )
+        for sweep in answer["sweeps"]
+    ]
+    if not rows:
+        say("No sweeps yet.  sweep init && sweep run sweep.yaml")
+        return 0
+    print_table(("ID", "NAME", "STATE", "DONE", "RUNNING", "FAILED", "USER", "CREATED (UTC)"), rows)
+    return 0
+
+
+@click.command()
+@sweep_argument
+@click.option("-w", "--watch", is_flag=True, help="Follow it to its end, as `sweep run` does.")
+@json_option
+def status(sweep: str, *, watch: bool, as_json: bool) -> int:
+    """Counts, best trial and running trials of a sweep."""
+    with connected() as client:
+        answer = client.sweep(sweep)
+        if watch:
+            from sweeps.cli.write import finish_following
+
+            return finish_following(client, answer["sweep_id"], as_json=as_json)
+        if as_json:
+            print_json(answer)
+            return 0
+        _print_status(client, answer)
+    return 0
+
+
+def _print_status(client: Client, answer: SweepAnswer) -> None:
+    size = shutil.get_terminal_size((100, 24))
+    columns = size.columns if is_terminal() else 10_000
+    first, *rest = status_lines(answer, columns, max(size.lines, 24))
+    click.echo(click.style(first, bold=True) if has_colour() else first)
+    for line in [*rest, *failure_lines(answer, last_failures(client, answer))]:
+        click.echo(line)
+
+
+@click.command()
+@sweep_argument
+@click.option("--state", "states", type=click.Choice(TRIAL_STATES), multiple=True, help="Only trials in this state; may be repeated.")
+@click.option("--sort", type=click.Choice(["number", "value"]), default="number", show_default=True, help="By number, or best first.")
+@click.option("--top", type=click.IntRange(min=1), metavar="N", help="Only the first N.")
+@json_option
+def trials(sweep: str, *, states: tuple[str, ...], sort: str, top: int | None, as_json: bool) -> int:
+    """List the trials of a sweep."""
+    with connected() as client:
+        answer = client.trials(sweep, states=states, sort=sort, limit=top)
+    if as_json:
+        print_json(answer)
+        return 0
+    value = clean(answer["metric"] or "value").upper()
+    print_table(("TRIAL", "STATE", value, "TIME", "TRIES", "CAUSE", "PARAMS"), [_trial_row(trial) for trial in answer["trials"]])
+    return 0
+
+
+def _trial_row(trial: TrialAnswer) -> tuple[object, ...]:
+    exact = not is_terminal()
+    state = trial["run_state"] if trial["state"] == "open" else trial["state"]
+    value = trial["value"] if exact else short(trial["value"])
+    cause = None if trial["cause"] == "completed" else trial["cause"]
+    return (
+        trial["number"],
+        state,
+        value,
+        duration_text(trial["duration_s"]),
+        trial["attempts"],
+        cause,
+        params_text(trial["params"], exact=exact),
+    )
+
+
+@click.command()
+@sweep_argument
+@click.option("--top", type=click.IntRange(1, 1000), default=1, show_default=True, help="So many of the best.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json", "args", "env"]),
+    default="table",
+    show_default=True,
+    help="args: --lr=0.01 --layers=3; env: LR=0.01.",
+)
+@json_option
+def best(sweep: str, *, top: int, form: str, as_json: bool) -> int:
+    """Show the best trial of a sweep.
+
+    Exit status 6 if no trial has finished with a value.
+    """
+    with connected() as client:
+        answer = client.best(sweep, top=top)
+    if as_json or form == "json":
+        print_json(answer)
+    elif not answer["top"]:
+        say(f"Sweep {answer['short_id']} has no finished trial with a value yet.  sweep status {answer['short_id']}")
+    elif form == "table":
+        _print_best(answer)
+    else:
+        for trial in answer["top"]:
+            click.echo(as_arguments(trial["params"]) if form == "args" else as_environment(trial["params"]))
+    return 0 if answer["top"] else EXIT_NO_SUCCESS
+
+
+def _print_best(answer: BestAnswer) -> None:
+    exact = not is_terminal()
+    rows = [
+        (trial["number"], trial["value"] if exact else short(trial["value"]), trial["run_id"], params_text(trial["params"], exact=exact))
+        for trial in answer["top"]
+    ]
+    print_table(("TRIAL", clean(answer["metric"] or "value").upper(), "RUN", "PARAMS"), rows)
+
+
+def as_arguments(params: Mapping[str, Any]) -> str:
+    """`--lr=0.01 --layers=3`, quoted for a shell."""
+    return " ".join(shlex.quote(f"--{name}={value}") for name, value in params.items())
+
+
+def as_environment(params: Mapping[str, Any]) -> str:
+    """`LR=0.01`, a line each, quoted for a shell."""
+    lines = []
+    for name, value in params.items():
+        variable = "".join(char if char.isascii() and char.isalnum() else "_" for char in name.upper())
+        lines.append(f"{'_' if variable[:1].isdigit() else ''}{variable}={shlex.quote(str(value))}")
+    return "\n".join(lines)
+
+
+@click.command()
+@click.argument("run")
+@json_option
+def show(run: str, *, as_json: bool) -> int:
+    """Show one run: parameters, metrics, attempts.
+
+    RUN is a run id, a unique prefix of one, or SWEEP/NUMBER.
+    """
+    with connected() as client:
+        answer = client.run(run)
+    if as_json:
+        print_json(answer)
+    else:
+        _print_run(answer)
+    return 0
+
+
+def _print_run(run: RunAnswer) -> None:
+    ended = f", {run['cause']}" if run["cause"] else ""
+    click.echo(f"{clean(run['name']) or run['run_id']}  {run['state'].upper()}{ended}  {duration_text(run['duration_s'])}")
+    if run["detail"]:
+        click.echo(f"  {clean(run['detail'])}")
+    click.echo(f"run         {run['run_id']}")
+    if run["sweep_id"] and run["trial_number"] is not None:
+        click.echo(f"trial       {run['sweep_id']}/{run['trial_number']}")
+    click.echo(f"experiment  {run['experiment_id']}")
+    if run["argv"]:
+        click.echo(f"command     {clean(shlex.join(run['argv']))}")
+    _print_section("parameters", [f"{clean(key)} = {clean(value)}" for key, value in run["params"].items()])
+    _print_section("metrics", [f"{clean(m['key'])} = {short(m['value'])}  (step {m['step']})" for m in run["metrics"]])
+    tags = {key: value for key, value in run["tags"].items() if not key.startswith("mlflow.")}
+    _print_section("tags", [f"{clean(key)} = {clean(value)}" for key, value in tags.items()])
+    _print_section("attempts", [_attempt_text(attempt) for attempt in run["attempts"]])
+
+
+def _print_section(title: str, lines: Sequence[str]) -> None:
+    if lines:
+        click.echo(title)
+    for line in lines:
+        click.echo(f"  {line}")
+
+
+def _attempt_text(attempt: Any) -> str:
+    parts = [
+        f"{attempt['attempt']}  {attempt['state']}",
+        attempt["cause"] or "",
+        f"exit status {attempt['exit_status']}" if attempt["exit_status"] is not None else "",
+        f"signal {attempt['signal']}" if attempt["signal"] is not None else "",
+        f"on {attempt['worker'] or attempt['worker_id']}",
+        duration_text(attempt["duration_s"]),
+        clean(attempt["detail"] or ""),
+    ]
+    return "  ".join(part for part in parts if part and part != "-")
+
+
+@click.command()
+@click.argument("run")
+@click.option("-f", "--follow", "is_following", is_flag=True, help="Go on as more is printed, until the run has ended.")
+@click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines of each stream.")
+@click.option("--attempt", type=click.IntRange(min=1), metavar="K", help="Of this attempt, instead of the latest.")
+@click.option("--stream", type=click.Choice(["both", "stdout", "stderr"]), default="both", show_default=True)
+@json_option
+def logs(run: str, *, is_following: bool, tail: int | None, attempt: int | None, stream: str, as_json: bool) -> int:
+    """Print what a run printed.
+
+    Its standard output goes to standard output, its standard error to standard error; one stream alone, chosen by
+    --stream, goes to standard output.
+    """
+    streams = ("stdout", "stderr") if stream == "both" else (stream,)
+    with connected() as client:
+        run_id = client.run(run)["run_id"]
+        readers = [_LogReader(client, run_id, name, attempt) for name in streams]
+        if as_json:
+            print_json({"schema": 1, "run_id": run_id, **_texts(readers, tail)})
+            return 0
+        if is_following:
+            _follow_logs(client, run_id, readers, tail)
+            return 0
+        for reader in readers:
+            reader.print(last_lines("".join(reader.pages()), tail), is_alone=len(readers) == 1)
+        if not any(reader.offset for reader in readers):
+            _say_no_output(client, run_id)
+    return 0
+
+
+class _LogReader:
+    """Reads one stream of one attempt from where it left off."""
+
+    def __init__(self, client: Client, run_id: str, stream: str, attempt: int | None) -> None:
+        self._client = client
+        self._run_id = run_id
+        self.stream = stream
+        self.attempt = attempt
+        self.offset = 0
+
+    def page(self) -> LogAnswer:
+        """The next piece. The attempt that is read first is kept to."""
+        answer = self._client.logs(self._run_id, attempt=self.attempt or None, stream=self.stream, offset=self.offset)
+        self.attempt, self.offset = answer["attempt"] or None, answer["next_offset"]
+        return answer
+
+    def pages(self) -> Iterator[str]:
+        """All there is now."""
+        while text := self.page()["text"]:
+            yield text
+
+    def print(self, text: str, *, is_alone: bool) -> None:
+        """Print to the stream of the same name, or to standard output if it is the only one."""
+        click.echo(text, nl=False, err=self.stream == "stderr" and not is_alone)
+
+
+def _texts(readers: Sequence[_LogReader], tail: int | None) -> dict[str, Any]:
+    texts = {reader.stream: last_lines("".join(reader.pages()), tail) for reader in readers}
+    return {"attempt": readers[0].attempt, **texts}
+
+
+def last_lines(text: str, count: int | None) -> str:
+    """The last `count` lines of a text; all of it for None."""
+    if count is None:
+        return text
+    return "".join(text.splitlines(keepends=True)[-count:]) if count else ""
+
+
+def _follow_logs(client: Client, run_id: str, readers: Sequence[_LogReader], tail: int | None) -> None:
+    is_alone = len(readers) == 1
+    for reader in readers:
+        reader.print(last_lines("".join(reader.pages()), tail), is_alone=is_alone)
+    is_over = False
+    while True:
+        pages = [(reader, reader.page()) for reader in readers]
+        for reader, page in pages:
+            reader.print(page["text"], is_alone=is_alone)
+        if any(page["text"] for _, page in pages):
+            continue
+        # Asked before the last look at the streams, so that what was printed at the very end is not missed.
+        if is_over:
+            return
+        is_over = _has_ended(client, run_id, pages)
+        if not is_over:
+            time.sleep(POLL_S)
+
+
+def _has_ended(client: Client, run_id: str, pages: Sequence[tuple[_LogReader, LogAnswer]]) -> bool:
+    if pages[0][1]["attempt"] and all(page["is_complete"] for _, page in pages):
+        return True
+    return client.run(run_id)["ended_at"] is not None
+
+
+def _say_no_output(client: Client, run_id: str) -> None:
+    state = client.run(run_id)["state"]
+    say(f"The run is {state} and has not started.  sweep why {run_id}" if state in _NOT_STARTED else "The run has printed nothing.")
+
+
+@click.command()
+@click.argument("run")
+@click.option("--key", help="The whole history of this metric, instead of the latest value of each.")
+@json_option
+def metrics(run: str, *, key: str | None, as_json: bool) -> int:
+    """Show a run's metrics."""
+    with connected() as client:
+        answer = client.metrics(run, key=key)
+    if as_json:
+        print_json(answer)
+        return 0
+    rows = [(m["key"], m["step"], m["value"] if not is_terminal() else short(m["value"]), m["time_ms"]) for m in answer["metrics"]]
+    if not rows:
+        say(f"The run has no metric {key!r}." if key else "The run has logged no metrics.")
+        return 0
+    print_table(("METRIC", "STEP", "VALUE", "TIME (ms)"), rows)
+    return 0
+
+
+@click.command()
+@click.argument("ref", metavar="SWEEP|RUN", default="@latest")
+@json_option
+def why(ref: str, *, as_json: bool) -> int:
+    """Tell why a sweep or run is where it is."""
+    with connected() as client:
+        answer = client.why(ref)
+    if as_json:
+        print_json(answer)
+        return 0
+    click.echo(f"{answer['subject']} is {answer['state']}.")
+    for reason in answer["reasons"]:
+        click.echo(f"  {clean(reason)}")
+    return 0

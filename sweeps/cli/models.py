@@ -1,0 +1,108 @@
+"""Verbs of the registry: register, models."""
+
+import click
+
+from sweeps.api.shapes import ModelAnswer, RegisterBody
+from sweeps.cli.connection import connected
+from sweeps.cli.picture import version_line
+from sweeps.cli.terminal import bytes_text, clean, is_terminal, json_option, params_text, print_json, print_table, say, short
+from sweeps.client import Client, MissingOnServer
+
+
+@click.command()
+@click.argument("ref", metavar="SWEEP|RUN", default="@latest")
+@click.option("--model", required=True, metavar="NAME", help="Name of the registered model; made if it is new.")
+@click.option("--alias", metavar="ALIAS", help="Let this alias name the new version.")
+@click.option("--artifact", default="model", show_default=True, metavar="PATH", help="What of the run's artifacts is the model.")
+@click.option("--description", default="", help="A sentence about this version.")
+@json_option
+def register(ref: str, *, model: str, alias: str | None, artifact: str, description: str, as_json: bool) -> int:
+    """Register a sweep's winner as a model version.
+
+    Of a sweep, the best trial; of a run (its id, or SWEEP/NUMBER), that run. Exit status 6 if the sweep has no finished
+    trial with a value.
+    """
+    with connected() as client:
+        body = RegisterBody(model=model, artifact=artifact, alias=alias, description=description)
+        version = client.register({**body, **_origin(client, ref)})
+    if as_json:
+        print_json(version)
+        return 0
+    size = f", artifact {clean(artifact)} ({bytes_text(version['size_bytes'])})" if version["size_bytes"] is not None else ""
+    click.echo(f"Registered {version_line(version)}{size}")
+    return 0
+
+
+def _origin(client: Client, ref: str) -> RegisterBody:
+    """`ref` as a sweep, or as a run if no sweep is named so."""
+    if "/" in ref:
+        return {"run": ref}  # type: ignore[typeddict-item]  # a part of the body
+    try:
+        return {"sweep": client.sweep(ref)["sweep_id"]}  # type: ignore[typeddict-item]  # a part of the body
+    except MissingOnServer as error:
+        try:
+            return {"run": client.run(ref)["run_id"]}  # type: ignore[typeddict-item]  # a part of the body
+        except MissingOnServer:
+            raise error from None
+
+
+@click.group()
+def models() -> None:
+    """List and show registered models."""
+
+
+@models.command("ls")
+@json_option
+def list_models(*, as_json: bool) -> int:
+    """List registered models."""
+    with connected() as client:
+        answer = client.models()
+    if as_json:
+        print_json(answer)
+        return 0
+    if not answer["models"]:
+        say("No models yet.  sweep register SWEEP --model NAME")
+        return 0
+    rows = [
+        (
+            model["name"],
+            f"v{model['versions'][0]['version']}" if model["versions"] else None,
+            ", ".join(f"{alias}=v{version['version']}" for version in model["versions"] for alias in version["aliases"]) or None,
+            model["description"] or None,
+        )
+        for model in answer["models"]
+    ]
+    print_table(("MODEL", "NEWEST", "ALIASES", "DESCRIPTION"), rows)
+    return 0
+
+
+@models.command("show")
+@click.argument("name")
+@json_option
+def show_model(name: str, *, as_json: bool) -> int:
+    """Show a model's versions, newest first, and where they came from."""
+    with connected() as client:
+        answer = client.model(name)
+    if as_json:
+        print_json(answer)
+    else:
+        _print_model(answer)
+    return 0
+
+
+def _print_model(model: ModelAnswer) -> None:
+    exact = not is_terminal()
+    rows = [
+        (
+            f"v{version['version']}",
+            ", ".join(version["aliases"]) or None,
+            version["value"] if exact else short(version["value"]),
+            version["trial_number"],
+            version["sweep_id"],
+            version["run_id"],
+            version["source"] or None,
+            params_text(version["params"], exact=exact) or None,
+        )
+        for version in model["versions"]
+    ]
+    print_table(("VERSION", "ALIASES", "VALUE", "TRIAL", "SWEEP", "RUN", "SOURCE", "PARAMS"), rows)

@@ -1,0 +1,143 @@
+"""Verbs that change the course of a sweep, and `wait`: pause, resume, stop, cancel."""
+
+import time
+
+import click
+
+from sweeps.api.shapes import RunAnswer, SweepAnswer
+from sweeps.cli.connection import connected
+from sweeps.cli.follow import EXIT_INTERRUPTED, EXIT_NO_SUCCESS, EXIT_TIMED_OUT, exit_status, looks
+from sweeps.cli.picture import FINAL_STATES, counts_text
+from sweeps.cli.terminal import clean, confirm, json_option, print_json, say, yes_option
+from sweeps.client import Client
+
+_PAST = {"pause": "is paused", "resume": "goes on", "stop": "is stopping", "cancel": "is cancelled"}
+
+
+@click.command()
+@click.argument("sweep")
+@json_option
+def pause(sweep: str, *, as_json: bool) -> int:
+    """Start no more trials until resumed.
+
+    Running trials go on.
+    """
+    with connected() as client:
+        return _steer(client, sweep, "pause", as_json=as_json)
+
+
+@click.command()
+@click.argument("sweep")
+@json_option
+def resume(sweep: str, *, as_json: bool) -> int:
+    """Go on after a pause."""
+    with connected() as client:
+        return _steer(client, sweep, "resume", as_json=as_json)
+
+
+@click.command()
+@click.argument("sweep")
+@yes_option
+@json_option
+def stop(sweep: str, *, yes: bool, as_json: bool) -> int:
+    """Start no more trials; let running ones end.
+
+    The sweep is finished when they are. It cannot be resumed.
+    """
+    with connected() as client:
+        return _steer(client, sweep, "stop", as_json=as_json, ask="Stop it? Its running trials may end.", yes=yes)
+
+
+@click.command()
+@click.argument("ref", metavar="SWEEP|RUN")
+@yes_option
+@json_option
+def cancel(ref: str, *, yes: bool, as_json: bool) -> int:
+    """Stop a sweep, or one run, and what runs of it.
+
+    Cancelling what has already ended changes nothing.
+    """
+    with connected() as client:
+        if "/" in ref or _is_run_id(client, ref):
+            return _cancel_run(client, ref, yes=yes, as_json=as_json)
+        return _steer(client, ref, "cancel", as_json=as_json, ask="Cancel it? Its running trials are stopped.", yes=yes)
+
+
+def _is_run_id(client: Client, ref: str) -> bool:
+    """Whether `ref` is the whole id of a run that is no sweep; anything shorter means a sweep."""
+    if len(ref) != 32:
+        return False
+    answer = client.why(ref)
+    return answer["subject"].split(" ", 1)[0] != "sweep"
+
+
+def _steer(client: Client, ref: str, move: str, *, as_json: bool, ask: str = "", yes: bool = True) -> int:
+    sweep = client.sweep(ref)
+    named = f"{clean(sweep['name'])} ({sweep['short_id']})"
+    if sweep["state"] in FINAL_STATES and move in ("stop", "cancel"):
+        say(f"Sweep {named} has already ended: {sweep['state']}. Nothing was changed.")
+    else:
+        confirm(f"Sweep {named}: {counts_text(sweep)}. {ask}", yes=yes)
+        # By id from here on: what a name or @latest means may change while the question waits.
+        sweep = client.steer(sweep["sweep_id"], move)
+        say(f"Sweep {named} {_PAST[move]}.")
+    if as_json:
+        print_json(sweep)
+    return 0
+
+
+def _cancel_run(client: Client, ref: str, *, yes: bool, as_json: bool) -> int:
+    run: RunAnswer = client.run(ref)
+    if run["ended_at"] is not None:
+        say(f"Run {run['run_id']} has already ended: {run['state']}. Nothing was changed.")
+    else:
+        confirm(f"Run {clean(run['name'])} ({run['run_id']}) is {run['state']}. Cancel it?", yes=yes)
+        run = client.cancel_run(run["run_id"])
+        say(f"Run {run['run_id']} is being cancelled." if run["ended_at"] is None else f"Run {run['run_id']} is cancelled.")
+    if as_json:
+        print_json(run)
+    return 0
+
+
+@click.command()
+@click.argument("sweep", default="@latest", metavar="[SWEEP]")
+@click.option("--timeout", "timeout_s", type=click.FloatRange(min=0), metavar="SECONDS", help="Give up after so long, with exit status 124.")
+@click.option("--for", "goal", type=click.Choice(["finished", "first-success"]), default="finished", show_default=True, help="What to wait for.")
+@json_option
+def wait(sweep: str, *, timeout_s: float | None, goal: str, as_json: bool) -> int:
+    """Wait until a sweep has ended.
+
+    Exit status 0 if it finished with a successful trial, 6 if it ended without one, 1 if it failed or was cancelled.
+    """
+    with connected() as client:
+        sweep_id = client.sweep(sweep)["sweep_id"]
+        try:
+            seen, is_reached = _wait(client, sweep_id, goal, timeout_s)
+        except KeyboardInterrupt:
+            say("Interrupted; the sweep goes on.")
+            return EXIT_INTERRUPTED
+    if as_json:
+        print_json(seen)
+    else:
+        click.echo(f"{seen['short_id']}\t{seen['state']}\t{counts_text(seen)}")
+    if not is_reached:
+        say(f"Sweep {seen['short_id']} is still {seen['state']} after {timeout_s:g} s.")
+        return EXIT_TIMED_OUT
+    if goal == "first-success":
+        return 0 if seen["counts"]["finished"] else EXIT_NO_SUCCESS
+    return exit_status(seen)
+
+
+def _wait(client: Client, sweep_id: str, goal: str, timeout_s: float | None) -> tuple[SweepAnswer, bool]:
+    """The sweep as last seen, and whether what was waited for came about (or can't any more)."""
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+
+    def pause_until_next(poll_s: float) -> None:
+        time.sleep(poll_s if deadline is None else max(min(poll_s, deadline - time.monotonic()), 0))
+
+    for seen in looks(lambda: client.sweep(sweep_id), pause=pause_until_next):
+        if seen["state"] in FINAL_STATES or (goal == "first-success" and seen["counts"]["finished"]):
+            return seen, True
+        if deadline is not None and time.monotonic() >= deadline:
+            return seen, False
+    raise AssertionError("looking ended before the sweep did")

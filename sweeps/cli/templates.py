@@ -1,0 +1,99 @@
+"""The commented sweep.yaml that `sweep init` writes, begun with what the folder holds."""
+
+import json
+from pathlib import Path
+from typing import Final
+
+import click
+
+from sweeps.mlproject import EntryParameter, Project, find_mlproject, read_project
+
+_SCRIPTS: Final = ("train.py", "main.py", "run.py")
+
+_HEAD: Final = """\
+# A sweep: what to run, over which parameters, how often. `sweep validate` checks this file, `sweep run` runs it.
+name: {name}
+"""
+
+_PROGRAM: Final = """\
+program: {program}               # run as: python {program} --lr=0.01 ...
+"""
+
+_ENTRY_POINT: Final = """\
+entry_point: {entry_point}                   # of the MLproject beside this file
+"""
+
+_MIDDLE: Final = """\
+method: bayes                       # grid | random | bayes
+metric:
+  name: loss                        # logged through mlflow or sweep_client, or printed as loss=0.123
+  goal: minimize                    # minimize | maximize
+"""
+
+_PARAMETERS: Final = """\
+parameters:
+{parameters}
+"""
+
+_TAIL_OURS: Final = """\
+limits:
+  trials: 20
+  parallel: 2                       # at a time
+  # trial_time: 1h
+# resources: {cpus: 2, memory: 4g}  # of one trial; image: "img:tag" runs it in a container
+# register: {model: my-model, artifact: model, alias: candidate}   # the winner, when the sweep has ended
+"""
+
+_TAIL_WANDB: Final = """\
+run_cap: 20
+"""
+
+_DEFAULT_PARAMETERS: Final = """\
+  lr: {distribution: log_uniform_values, min: 1.0e-5, max: 1.0e-1}
+  layers: {values: [1, 2, 3]}"""
+
+
+def starting_file(folder: Path, origin: str | None) -> str:
+    """The text of a sweep.yaml for a folder.
+
+    Args:
+        folder: the project.
+        origin: `mlproject` or `wandb` to insist on one; None begins with the MLproject if there is one.
+
+    Raises:
+        click.UsageError: an MLproject was asked for, and there is none.
+        SpecProblems: the MLproject can't be read.
+    """
+    has_project = find_mlproject(folder) is not None
+    if origin == "mlproject" and not has_project:
+        raise click.UsageError(f"{folder} has no MLproject.")
+    head = _HEAD.format(name=json.dumps(folder.resolve().name or "my-sweep"))
+    if has_project and origin != "wandb":
+        return head + _of_project(read_project(folder)) + _TAIL_OURS
+    tail = _TAIL_WANDB if origin == "wandb" else _TAIL_OURS
+    return head + _PROGRAM.format(program=_script_in(folder)) + _MIDDLE + _PARAMETERS.format(parameters=_DEFAULT_PARAMETERS) + tail
+
+
+def _of_project(project: Project) -> str:
+    project.source.raise_problems()
+    name = "main" if "main" in project.entry_points else next(iter(project.entry_points), "main")
+    point = project.entry_points.get(name)
+    lines = [_parameter_line(parameter) for parameter in point.parameters] if point else []
+    parameters = "\n".join(lines) or _DEFAULT_PARAMETERS
+    return _ENTRY_POINT.format(entry_point=json.dumps(name)) + _MIDDLE + _PARAMETERS.format(parameters=parameters)
+
+
+def _parameter_line(parameter: EntryParameter) -> str:
+    """One parameter, a search range around a number's default."""
+    name, default = json.dumps(parameter.name), parameter.default
+    if parameter.type == "float" and isinstance(default, int | float) and not isinstance(default, bool) and default > 0:
+        return f"  {name}: {{distribution: log_uniform_values, min: {float(default) / 10!r}, max: {float(default) * 10!r}}}"
+    if default is not None:
+        return f"  {name}: {{value: {json.dumps(default)}}}                 # the MLproject's default; give values, or min and max"
+    return f"  {name}: {{values: []}}                 # required by the MLproject: give values, or min and max"
+
+
+def _script_in(folder: Path) -> str:
+    scripts = sorted(path.name for path in folder.glob("*.py"))
+    likely = [name for name in _SCRIPTS if name in scripts]
+    return next(iter([*likely, *scripts]), "train.py")

@@ -1,0 +1,141 @@
+"""What is printed, and where: data to standard output, everything else to standard error.
+
+On a terminal, aligned columns cut to its width; elsewhere, tab-separated rows without headings, whole and without colour.
+"""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+import click
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_MINUTE_S: Final = 60
+_HOUR_S: Final = 3600
+_DAY_S: Final = 86400
+
+json_option: Callable[[_F], _F] = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+yes_option: Callable[[_F], _F] = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+
+
+def is_quiet() -> bool:
+    """Whether `--quiet` was given."""
+    context = click.get_current_context(silent=True)
+    return bool(context and context.find_root().params.get("quiet"))
+
+
+def say(text: str) -> None:
+    """Tell the person something that is not data."""
+    if not is_quiet():
+        click.echo(text, err=True)
+
+
+def print_json(answer: Mapping[str, Any]) -> None:
+    """Print one object on one line."""
+    click.echo(json.dumps(answer, ensure_ascii=False))
+
+
+def is_terminal() -> bool:
+    """Whether standard output is a terminal."""
+    return sys.stdout.isatty()
+
+
+def has_colour() -> bool:
+    """Whether standard output takes colour: a terminal, and NO_COLOR is not set."""
+    return is_terminal() and not os.environ.get("NO_COLOR")
+
+
+def width() -> int:
+    """Columns of the terminal; COLUMNS decides where it is set."""
+    return shutil.get_terminal_size((100, 24)).columns
+
+
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print rows: aligned and cut on a terminal, tab-separated elsewhere."""
+    if not is_terminal():
+        for row in rows:
+            click.echo("\t".join(_one_line(cell) for cell in row))
+        return
+    first, *rest = aligned(headings, rows, width())
+    click.echo(click.style(first, bold=True) if has_colour() else first)
+    for line in rest:
+        click.echo(line)
+
+
+def aligned(headings: Sequence[str], rows: Sequence[Sequence[object]], columns: int) -> list[str]:
+    """Headings and rows as lines of at most `columns` characters."""
+    table = [list(headings), *([_one_line(cell) for cell in row] for row in rows)]
+    widths = [max(len(line[index]) for line in table) for index in range(len(headings))]
+    lines = ("  ".join(cell.ljust(wide) for cell, wide in zip(line, widths, strict=True)).rstrip() for line in table)
+    return [cut(line, columns) for line in lines]
+
+
+def cut(line: str, columns: int) -> str:
+    """A line of at most `columns` characters."""
+    return line if len(line) <= columns else line[: max(columns - 1, 0)] + "…"
+
+
+def _one_line(cell: object) -> str:
+    # What a trial's parameters hold is shown, never obeyed: no escape sequence reaches the terminal.
+    text = "-" if cell is None else str(cell)
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+def clean(text: str) -> str:
+    """Text of others as one printable line."""
+    return _one_line(text)
+
+
+def short(value: object) -> str:
+    """A value for people: floats to five digits."""
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    return "-" if value is None else clean(str(value))
+
+
+def params_text(params: Mapping[str, Any], *, exact: bool = False) -> str:
+    """Parameters as `name=value name=value`."""
+    return " ".join(f"{clean(name)}={clean(str(value)) if exact else short(value)}" for name, value in params.items())
+
+
+def duration_text(seconds: float | None) -> str:
+    """`850ms`, `12s`, `4m12s`, `3h05m`, `2d04h`."""
+    if seconds is None:
+        return "-"
+    if seconds < 1:
+        return f"{seconds * 1000:.0f}ms"
+    whole = round(seconds)
+    if whole < _MINUTE_S:
+        return f"{whole}s"
+    if whole < _HOUR_S:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    if whole < _DAY_S:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
+
+
+def bytes_text(size: int) -> str:
+    """`512 B`, `2.1 kB`, `3.0 GB`."""
+    amount = float(size)
+    for unit in ("B", "kB", "MB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} GB"
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something that can't be undone.
+
+    Raises:
+        click.UsageError: nobody can be asked, and `--yes` was not given.
+        click.Abort: the answer was no.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"{question} Add --yes to do this without a terminal.")
+    click.confirm(question, abort=True, err=True)

@@ -1,0 +1,270 @@
+"""Verbs that start things: init, validate, submit, run."""
+
+import getpass
+import shutil
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+from sweeps.api.shapes import SCHEMA, SubmitBody, SweepAnswer
+from sweeps.cli.connection import connected
+from sweeps.cli.follow import EXIT_INTERRUPTED, exit_status, follow, last_failures
+from sweeps.cli.picture import ending_lines
+from sweeps.cli.terminal import bytes_text, clean, duration_text, json_option, print_json, say
+from sweeps.client import Client
+from tracking.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from sweeps.spec import Submission
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_SHOWN_COMMANDS: Final = 3
+_FILE_NAME: Final = "sweep.yaml"
+
+
+def _spec_options(function: _F) -> _F:
+    for option in reversed(
+        (
+            click.argument("file", type=click.Path(path_type=Path), metavar="FILE"),
+            click.option("--name", help="Name of the sweep, instead of the file's."),
+            click.option("--trials", type=click.IntRange(min=1), metavar="N", help="How many trials, instead of the file's limit."),
+            click.option("--parallel", type=click.IntRange(min=1), metavar="N", help="How many trials at a time."),
+            click.option("--queue", help="Which workers' queue, instead of the file's."),
+            click.option("--no-pruning", is_flag=True, help="Accept a file with early_terminate, and do not prune."),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def _load(file: Path, overrides: Mapping[str, Any]) -> "Submission":
+    # Imported when a file is read: YAML, and the whole of the search space.
+    from sweeps.spec import Overrides, load_sweep
+
+    return load_sweep(file / _FILE_NAME if file.is_dir() else file, overrides=Overrides(**overrides))
+
+
+@click.command()
+@_spec_options
+@json_option
+def validate(file: Path, *, as_json: bool, **overrides: Any) -> int:
+    """Check a sweep file; no server needed.
+
+    Prints what was understood: distributions, grid size, the first commands. Exit status 2 if anything is wrong.
+    """
+    from sweeps.errors import SpecProblems
+
+    try:
+        submission = _load(file, overrides)
+    except SpecProblems as error:
+        if not as_json:
+            raise
+        print_json({"schema": SCHEMA, "valid": False, "errors": [_problem(problem) for problem in error.problems]})
+        return error.exit_status
+    if as_json:
+        print_json({"schema": SCHEMA, "valid": True, "errors": [], **_plan(submission)})
+    else:
+        _print_plan(submission)
+    return 0
+
+
+def _problem(problem: Any) -> dict[str, Any]:
+    names = ("message", "filename", "line", "column", "suggestion", "path")
+    return {name: getattr(problem, name) for name in names}
+
+
+def _plan(submission: "Submission") -> dict[str, Any]:
+    import msgspec
+
+    config = submission.config
+    grid_size = config.space.grid_size() if config.method == "grid" else None
+    return {
+        "name": config.name,
+        "method": config.method,
+        "metric": config.metric.name if config.metric else None,
+        "goal": config.metric.goal if config.metric else None,
+        "trials": config.trials_max,
+        "parallel": config.limits.parallel,
+        "queue": config.queue,
+        "grid_size": grid_size,
+        "parameters": msgspec.to_builtins(config.parameters),
+        "commands": [list(argv) for argv in _first_commands(submission)],
+        "config": config.to_builtins(),
+    }
+
+
+def _first_commands(submission: "Submission") -> list[tuple[str, ...]]:
+    from random import Random
+
+    from sweeps.command import build_argv
+
+    config = submission.config
+    space = config.space
+    size = space.grid_size() if config.method == "grid" else None
+    if size is not None:
+        points = [space.cell(index) for index in range(min(size, _SHOWN_COMMANDS))]
+    else:
+        # A sample of what may come, not what will: the search decides that.
+        rng = Random(config.seed or 0)  # noqa: S311 - no secret
+        points = [space.draw(rng) for _ in range(_SHOWN_COMMANDS)]
+    return [build_argv(config, params) for params in points]
+
+
+def _print_plan(submission: "Submission") -> None:
+    import shlex
+
+    plan = _plan(submission)
+    click.echo(f"{clean(plan['name'])}: {_manner(plan)}")
+    for parameter in plan["parameters"]:
+        rest = ", ".join(f"{key} {value}" for key, value in parameter.items() if key not in ("name", "distribution"))
+        click.echo(f"  {clean(str(parameter['name']))}: {parameter['distribution']} {clean(rest)}".rstrip())
+    click.echo("first commands:")
+    for argv in plan["commands"]:
+        click.echo(f"  {clean(shlex.join(argv))}")
+    limits = submission.config.limits
+    if limits.trial_time_s and plan["trials"]:
+        at_once = limits.parallel or 1
+        click.echo(f"at worst: {duration_text(limits.trial_time_s * -(-plan['trials'] // at_once))} with {at_once} at a time")
+
+
+def _manner(plan: Mapping[str, Any]) -> str:
+    """`bayes, minimize rmse, 60 trials, 8 at a time, queue cpu`."""
+    parts = [
+        str(plan["method"]),
+        f"{plan['goal']} {clean(str(plan['metric']))}" if plan["metric"] else "",
+        f"{plan['trials']} trials" if plan["trials"] is not None else "until stopped",
+        f"{plan['parallel']} at a time" if plan["parallel"] else "",
+        f"queue {clean(str(plan['queue']))}",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+@click.command()
+@_spec_options
+@click.option("--dry-run", is_flag=True, help="Print what would be submitted, and stop.")
+@json_option
+def submit(file: Path, *, dry_run: bool, as_json: bool, **overrides: Any) -> int:
+    """Submit a sweep and return at once.
+
+    Packs the folder of the sweep file (what .gitignore and .sweepignore name is left out), uploads it once, and prints
+    the sweep's id and what to type next.
+    """
+    settings = load_settings()
+    submission = _load(file, overrides)
+    if dry_run:
+        print_json({"schema": SCHEMA, **_plan(submission)}) if as_json else _print_plan(submission)
+        return 0
+    with connected(settings) as client:
+        sweep = send(client, submission, settings)
+        if as_json:
+            print_json(_submitted(client, sweep))
+        else:
+            _print_submitted(sweep)
+    return 0
+
+
+def send(client: Client, submission: "Submission", settings: Settings) -> SweepAnswer:
+    """Pack, upload what the server lacks, submit."""
+    digest = _upload(client, submission.folder, settings)
+    body = SubmitBody(
+        config=submission.config.to_builtins(),
+        source=submission.source,
+        code_digest=digest,
+        submission_id=uuid.uuid4().hex,
+        user_name=_user_name(),
+    )
+    return client.submit(body)
+
+
+def _upload(client: Client, folder: Path, settings: Settings) -> str:
+    from tracking.snapshots import pack
+
+    snapshot = pack(folder, max_bytes=settings.snapshot_max_bytes)
+    try:
+        if not client.has_snapshot(snapshot.digest):
+            say(f"Uploading {folder} ({snapshot.n_files} files, {bytes_text(snapshot.size_bytes)})")
+            client.put_snapshot(snapshot.digest, snapshot.archive, snapshot.n_files)
+    finally:
+        snapshot.archive.unlink(missing_ok=True)
+    return snapshot.digest
+
+
+def _user_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # an uid without a name, as in many containers
+        return ""
+
+
+def _submitted(client: Client, sweep: SweepAnswer) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "sweep_id": sweep["sweep_id"],
+        "name": sweep["name"],
+        "short_id": sweep["short_id"],
+        "state": sweep["state"],
+        "trials_asked": sweep["trials_asked"],
+        "urls": {"api": client.url + sweep["urls"]["api"]},
+    }
+
+
+def _print_submitted(sweep: SweepAnswer) -> None:
+    ref = sweep["short_id"]
+    plan = {**sweep, "trials": sweep["trials_asked"]}
+    click.echo(f"Submitted {clean(sweep['name'])} ({ref}): {_manner(plan)}")
+    click.echo(f"  watch:  sweep status {ref} --watch")
+    click.echo(f"  best:   sweep best {ref}")
+    click.echo(f"  cancel: sweep cancel {ref}")
+
+
+@click.command()
+@_spec_options
+@json_option
+def run(file: Path, *, as_json: bool, **overrides: Any) -> int:
+    """Submit a sweep and follow it to its end.
+
+    One table, redrawn in place: counts, best so far, running trials. Ctrl-C detaches, the sweep goes on. Exit status 6
+    if no trial succeeded. With --json, one object a line at each change.
+    """
+    settings = load_settings()
+    submission = _load(file, overrides)
+    with connected(settings) as client:
+        sweep = send(client, submission, settings)
+        say(f"Submitted {clean(sweep['name'])} ({sweep['short_id']})")
+        return finish_following(client, sweep["sweep_id"], as_json=as_json)
+
+
+def finish_following(client: Client, ref: str, *, as_json: bool) -> int:
+    """Follow a sweep to its end and tell how it ended; returns the exit status."""
+    ended = follow(client, ref, as_json=as_json)
+    if ended is None:
+        return EXIT_INTERRUPTED
+    if not as_json:
+        click.echo("\n".join(ending_lines(ended, last_failures(client, ended))))
+    return exit_status(ended)
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False, exists=True), default=".")
+@click.option("--from", "origin", type=click.Choice(["wandb", "mlproject"]), help="What to begin with, instead of what the folder holds.")
+@click.option("--force", is_flag=True, help="Overwrite an existing sweep.yaml.")
+def init(folder: Path, *, origin: str | None, force: bool) -> int:
+    """Write a commented sweep.yaml.
+
+    Begins with the MLproject of FOLDER, or else with the script in it.
+    """
+    from sweeps.cli.templates import starting_file
+
+    target = folder / _FILE_NAME
+    if target.exists() and not force:
+        raise click.UsageError(f"{target} is already there; --force overwrites it.")
+    text = starting_file(folder, origin)
+    scratch = target.with_name(f".{_FILE_NAME}.new")
+    scratch.write_text(text, encoding="utf-8")
+    shutil.move(scratch, target)
+    click.echo(str(target))
+    say(f"next:\n  sweep validate {target}\n  sweep run {target}")
+    return 0

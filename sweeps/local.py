@@ -1,0 +1,667 @@
+"""The one-machine cluster: embedded Postgres, server, scheduler and worker under one home, kept running by one supervisor.
+
+    ensure_cluster(settings, say=print) -> URL of its server       starts what does not run, waits until it works
+    stop_cluster(settings)                                         stops it all; trials that run go on (I8)
+    cluster_status(settings)                                       what runs, without touching it
+
+`python -m sweeps.local` is the supervisor: it leaves the session of whoever started it, holds `home/local/lock` for its
+life, writes `home/local/cluster.json` whenever something changes, and sleeps until a child, Postgres or a signal wakes it. It
+knows the roles as commands, not as modules, so it stays small and starts in milliseconds.
+
+    local/cluster.json     the supervisor's and its children's process ids and start times, the server's address
+    local/lock             held by the supervisor
+    logs/ROLE.log          what each role says; put aside as ROLE.log.1 when it is long
+"""
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Final
+
+from sweeps.client import Client, ServerError
+from tracking import embedded
+from tracking.embedded import Incarnation, incarnation, process_start
+from tracking.errors import SweepError
+from tracking.settings import PREFIX, Settings, load_settings
+
+__all__ = ["LocalError", "LocalStatus", "RoleStatus", "cluster_status", "ensure_cluster", "main", "stop_cluster"]
+
+HOST: Final = "127.0.0.1"
+PREFERRED_PORT: Final = 8080
+START_DEADLINE_S: Final = 90.0
+FAILURES_SHOWN_AFTER: Final = 3
+"""How often a role may end before whoever waits for it is told, instead of waiting on."""
+GRACE_S: Final = 15.0
+"""Between SIGTERM and SIGKILL of a role."""
+BACK_OFF_S: Final = (0.5, 30.0)
+STEADY_S: Final = 60.0
+"""A role that lived this long starts its back-off anew."""
+LOG_KEPT_BYTES: Final = 8 * 1024 * 1024
+SHOWN_LINES: Final = 12
+
+# Ends first to last: a worker may still have something to say to the server.
+_STOP_ORDER: Final = (("worker", "scheduler"), ("server",))
+
+# Reads the URL from its standard input, so that it can import while Postgres is being started.
+_UPGRADE: Final = "import sys; from tracking.store import upgrade_schema; upgrade_schema(sys.stdin.readline().strip())"
+
+_LOG: Final = logging.getLogger("sweeps.local")
+
+Commands = Callable[[int], Mapping[str, Sequence[str]]]
+
+
+class LocalError(SweepError):
+    """The cluster of this machine can't be started or stopped."""
+
+    exit_status = 4
+    http_status = 503
+    error_code = "TEMPORARILY_UNAVAILABLE"
+
+
+@dataclass(frozen=True, slots=True)
+class RoleStatus:
+    """One role's process.
+
+    Attributes:
+        pid: of its last process.
+        process_start: of that process, to tell it from a stranger with the same id.
+        n_ended: how often it has ended by itself, one soon after the other.
+        ended: how it ended last, or empty.
+    """
+
+    name: str
+    pid: int
+    process_start: str
+    n_ended: int = 0
+    ended: str = ""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether that very process lives."""
+        return bool(self.process_start) and process_start(self.pid) == self.process_start
+
+
+@dataclass(frozen=True, slots=True)
+class LocalStatus:
+    """The cluster of this machine, as its supervisor wrote it down.
+
+    Attributes:
+        phase: starting, running, stopping, stopped or failed; empty when there never was one.
+        url: of its server; a stopped cluster's is the one it had.
+        pid: of the supervisor.
+        host: where the supervisor runs.
+        roles: server, scheduler and worker, once they were started.
+        error: why it failed, and the hint.
+    """
+
+    phase: str = ""
+    url: str = ""
+    port: int = 0
+    pid: int = 0
+    process_start: str = ""
+    host: Incarnation | None = None
+    started_at: str = ""
+    roles: tuple[RoleStatus, ...] = ()
+    error: tuple[str, str] = ("", "")
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its supervisor lives, on this host."""
+        is_here = self.host is not None and self.host.shares_processes(incarnation())
+        return is_here and bool(self.process_start) and process_start(self.pid) == self.process_start
+
+
+class _Paths:
+    def __init__(self, home: Path) -> None:
+        self.home = home.expanduser().resolve()
+        self.folder = self.home / "local"
+        self.lock = self.folder / "lock"
+        self.state = self.folder / "cluster.json"
+        self.logs = self.home / "logs"
+
+    def log(self, role: str) -> Path:
+        return self.logs / f"{role}.log"
+
+    def make(self) -> None:
+        self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        self.logs.mkdir(mode=0o700, exist_ok=True)
+
+
+# ------------------------------------------------------------------------------------------------------- asked by the command line
+
+
+SUPERVISOR: Final = (sys.executable, "-P", "-m", "sweeps.local")
+
+
+def ensure_cluster(settings: Settings, *, say: Callable[[str], None], supervisor: Sequence[str] = SUPERVISOR) -> str:
+    """Start the cluster of this machine unless it runs, and wait until it takes sweeps.
+
+    Any number of processes may call this at once; they end up with one cluster. It outlives its callers.
+
+    Args:
+        settings: its home, and what its roles are to use.
+        say: told what is done, one line each; nothing is said when there is nothing to do.
+        supervisor: the command that runs the supervisor.
+
+    Returns:
+        The server's URL.
+
+    Raises:
+        LocalError: it can't be started; shows the end of the log of the role that failed.
+    """
+    paths = _Paths(settings.home)
+    status = cluster_status(settings)
+    if status.is_running and status.phase == "running" and _Probe(status.url).says_healthy():
+        return status.url
+    say(f"Starting the cluster of this machine in {paths.home} ...")
+    began = time.monotonic()
+    status = _wait_until_works(settings, paths, supervisor, began + START_DEADLINE_S)
+    say(f"It runs at {status.url} ({time.monotonic() - began:.1f} s). Stop it with `sweep down`.")
+    return status.url
+
+
+def stop_cluster(settings: Settings) -> bool:
+    """Stop the roles of this machine's cluster and its Postgres. Trials that run go on, and are adopted at the next start.
+
+    Returns:
+        Whether anything was running.
+
+    Raises:
+        LocalError: the supervisor does not end.
+        EmbeddedError: Postgres does not end, or runs on another host.
+    """
+    status = cluster_status(settings)
+    was_running = status.is_running
+    if was_running:
+        os.kill(status.pid, signal.SIGTERM)
+        # Grace for the roles, in two rounds, and for Postgres.
+        if not _wait_for(lambda: not status.is_running, 2 * GRACE_S + embedded.STOP_DEADLINE_S):
+            raise LocalError(
+                f"The supervisor of the cluster (process {status.pid}) does not end.",
+                hint=f"{_Paths(settings.home).log('local')} tells more.",
+            )
+    # What a supervisor that was killed has left behind.
+    n_left = _end_leftovers(status)
+    return embedded.stop(settings.home) or was_running or n_left > 0
+
+
+def cluster_status(settings: Settings) -> LocalStatus:
+    """What is known of this machine's cluster; starts and changes nothing."""
+    try:
+        told = json.loads(_Paths(settings.home).state.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return LocalStatus()
+    except (OSError, ValueError) as error:
+        raise _unreadable(settings, error) from error
+    try:
+        told["roles"] = tuple(RoleStatus(**role) for role in told["roles"])
+        told["host"] = told["host"] and Incarnation(**told["host"])
+        told["error"] = tuple(told["error"])
+        return LocalStatus(**told)
+    except (TypeError, KeyError) as error:
+        raise _unreadable(settings, error) from error
+
+
+def _unreadable(settings: Settings, error: Exception) -> LocalError:
+    state = _Paths(settings.home).state
+    return LocalError(f"{state} can't be understood: {error}.", hint="Stop the cluster with the release that started it, or delete that file.")
+
+
+class _Probe(Client):
+    """A client that asks once, and takes no answer for an answer."""
+
+    retry_waits_s = ()
+
+    def says_healthy(self) -> bool:
+        try:
+            return self.is_healthy()
+        except ServerError:
+            return False
+        finally:
+            self.close()
+
+    def has_worker(self) -> bool:
+        try:
+            return any(worker["state"] == "live" for worker in self.workers()["workers"])
+        except ServerError:
+            return False
+        finally:
+            self.close()
+
+
+def _wait_until_works(settings: Settings, paths: _Paths, supervisor: Sequence[str], deadline: float) -> LocalStatus:
+    pid = 0
+    while time.monotonic() < deadline:
+        status = cluster_status(settings)
+        if not status.is_running:
+            if pid and status.pid == pid:
+                raise _failure(paths, status)
+            # Zero when another one is about to start, or still about to end.
+            pid = _launch(settings, paths, supervisor)
+        elif status.phase == "running":
+            probe = _Probe(status.url)
+            if probe.says_healthy() and probe.has_worker():
+                return status
+            _raise_when_failing(paths, status)
+        # Imports take seconds of both cores here, so looking more often would only slow them down.
+        time.sleep(0.05)
+    status = cluster_status(settings)
+    raise _failure(paths, replace(status, error=(f"The cluster does not work after {START_DEADLINE_S:.0f} s.", "")))
+
+
+def _launch(settings: Settings, paths: _Paths, supervisor: Sequence[str]) -> int:
+    """Start a supervisor. Returns its process id, or 0 if there is one already."""
+    try:
+        paths.make()
+    except OSError as error:
+        raise LocalError(f"{paths.home} can't be used: {error.strerror}.", hint="Set SWEEP_HOME to a folder that can be written to.") from error
+    ended = subprocess.run(
+        supervisor, cwd=paths.home, env=_environment_of(settings), stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
+    )
+    if ended.returncode != 0 or not ended.stdout.strip().isdigit():
+        said = [line for line in ended.stderr.splitlines() if line.strip()][-SHOWN_LINES:] or _last_lines(paths.log("local"))
+        raise LocalError("\n    ".join(["The cluster's supervisor can't be started.", *said]), hint=f"{paths.logs} has the whole story.")
+    return int(ended.stdout)
+
+
+def _environment_of(settings: Settings) -> dict[str, str]:
+    """This process' environment, with all settings as they are and none that is only a client's."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    for item in fields(Settings):
+        environ[PREFIX + item.name.upper()] = str(getattr(settings, item.name))
+    for name in ("SERVER", "TOKEN"):
+        del environ[PREFIX + name]
+    return environ
+
+
+def _raise_when_failing(paths: _Paths, status: LocalStatus) -> None:
+    for role in status.roles:
+        if role.n_ended >= FAILURES_SHOWN_AFTER:
+            message = f"The {role.name} of the cluster does not stay up ({role.ended})."
+            raise _shown(message, paths.log(role.name), hint="The cluster goes on trying; `sweep down` stops it.")
+
+
+def _failure(paths: _Paths, status: LocalStatus) -> LocalError:
+    message, hint = status.error
+    dead = next((role.name for role in status.roles if not role.is_running), "local")
+    if hint:
+        return LocalError(message, hint=hint)
+    return _shown(message or "The cluster ended while it started.", paths.log(dead))
+
+
+def _shown(message: str, log: Path, *, hint: str = "") -> LocalError:
+    lines = _last_lines(log)
+    head = f"{message} The end of {log}:" if lines else message
+    return LocalError("\n    ".join([head, *lines]), hint=hint or f"{log.parent} has the whole story.")
+
+
+def _last_lines(log: Path) -> list[str]:
+    if not log.exists():
+        return []
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 16384))
+        return [line for line in file.read().decode(errors="replace").splitlines() if line.strip()][-SHOWN_LINES:]
+
+
+# ------------------------------------------------------------------------------------------------------------------ the supervisor
+
+
+def role_commands(port: int) -> dict[str, list[str]]:
+    """The commands of the roles. `-P`: a `worker.py` in the folder of whoever starts the cluster is not ours."""
+    sweep = [sys.executable, "-P", "-m", "sweeps.cli"]
+    return {"server": [*sweep, "server", "--host", HOST, "--port", str(port)], "scheduler": [*sweep, "scheduler"], "worker": [*sweep, "worker"]}
+
+
+def main(commands: Commands = role_commands) -> int:
+    """Become the supervisor of the home in the settings, detached. Prints its process id, or 0 if there is one already."""
+    settings = load_settings()
+    paths = _Paths(settings.home)
+    paths.make()
+    with paths.lock.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.stdout.write("0\n")
+            return 0
+        read_end, write_end = os.pipe()
+        if os.fork() != 0:
+            # The caller waits for this process only. It goes when the other, which init adopts, has written its state.
+            os.close(write_end)
+            sys.stdout.write(os.read(read_end, 32).decode())
+            return 0
+        os.setsid()
+        _redirect(paths.log("local"))
+        logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(message)s")
+        supervisor = _Supervisor(settings, paths, commands, lock)
+        os.write(write_end, b"%d\n" % os.getpid())
+        os.close(write_end)
+        return supervisor.run()
+
+
+def _redirect(log: Path) -> None:
+    _rotate(log)
+    out = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for fd, target in ((nothing, 0), (out, 1), (out, 2)):
+        os.dup2(fd, target)
+
+
+@dataclass(slots=True)
+class _Role:
+    """A role's process, and when the next one is due if it has ended."""
+
+    name: str
+    process: "subprocess.Popen[bytes] | None" = None
+    began: float = 0.0
+    back_off_s: float = BACK_OFF_S[0]
+    due: float = 0.0
+    status: RoleStatus = field(default_factory=lambda: RoleStatus("", 0, ""))
+
+
+class _Supervisor:
+    """Keeps the roles and Postgres running until it is told to stop."""
+
+    def __init__(self, settings: Settings, paths: _Paths, commands: Commands, lock: IO[str]) -> None:
+        before = cluster_status(settings)
+        self._settings = settings
+        self._paths = paths
+        self._commands = commands
+        self._lock = lock
+        self._port = before.port
+        self._database_url = settings.database_url
+        self._roles: dict[str, _Role] = {}
+        self._is_stopping = False
+        self._postgres: int | None = None
+        self._postgres_due = 0.0
+        self._postgres_back_off_s = BACK_OFF_S[0]
+        me = os.getpid()
+        self._state = LocalStatus(
+            phase="starting",
+            url=before.url,
+            port=before.port,
+            pid=me,
+            process_start=process_start(me),
+            host=incarnation(),
+            started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        self._woken, wake = os.pipe()
+        for fd in (self._woken, wake):
+            os.set_blocking(fd, False)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        # A handler, even one that does nothing, is what makes a signal wake the loop.
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask_to_stop)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        self._leftovers = before
+        self._write()
+
+    def run(self) -> int:
+        """Start everything, watch it, and stop everything when told to. Returns the exit status."""
+        try:
+            _end_leftovers(self._leftovers)
+            if self._start():
+                self._watch()
+        except SweepError as error:
+            _LOG.error("%s", error.message)
+            self._stop("failed", error)
+            return error.exit_status
+        except Exception as error:  # noqa: BLE001 - whatever it is, no role may stay behind unwatched
+            _LOG.exception("the supervisor failed")
+            self._stop("failed", LocalError(f"The cluster's supervisor failed: {error!r}.", hint=f"{self._paths.log('local')} tells more."))
+            return 1
+        self._stop("stopped")
+        return 0
+
+    def _ask_to_stop(self, *_: object) -> None:
+        self._is_stopping = True
+
+    # -- starting
+
+    def _start(self) -> bool:
+        """Postgres, its schema, then the roles. False when told to stop meanwhile."""
+        environ = _role_environment(self._settings, self._database_url, "")
+        with _output(self._paths.log("upgrade")) as log:
+            command = [sys.executable, "-P", "-c", _UPGRADE]
+            upgrade = subprocess.Popen(command, cwd=self._paths.home, env=environ, stdin=subprocess.PIPE, stdout=log, stderr=log)
+        try:
+            if not self._settings.database_url:
+                self._ensure_postgres()
+            upgrade.communicate(self._database_url.encode() + b"\n")
+        finally:
+            upgrade.kill()
+            upgrade.wait()
+        if upgrade.returncode != 0:
+            raise _shown("The database's schema can't be brought up to date.", self._paths.log("upgrade"))
+        if self._is_stopping:
+            return False
+        self._choose_port()
+        for name in self._commands(self._port):
+            self._roles[name] = _Role(name)
+            self._spawn(self._roles[name])
+        self._write(phase="running")
+        return True
+
+    def _ensure_postgres(self) -> None:
+        self._database_url = embedded.ensure_running(self._settings.home)
+        pid = embedded.status(self._settings.home).pid
+        if self._postgres is not None:
+            os.close(self._postgres)
+        self._postgres = None
+        if sys.platform == "linux" and pid is not None:
+            with contextlib.suppress(ProcessLookupError):  # it is looked at once more before the loop sleeps
+                self._postgres = os.pidfd_open(pid)
+
+    def _choose_port(self) -> None:
+        self._port = next((port for port in (self._port, PREFERRED_PORT) if port and _is_free(port)), 0) or _free_port()
+        self._state = replace(self._state, port=self._port, url=f"http://{HOST}:{self._port}")
+
+    def _spawn(self, role: _Role) -> None:
+        environ = _role_environment(self._settings, self._database_url, self._state.url)
+        with _output(self._paths.log(role.name)) as log:
+            role.process = subprocess.Popen(
+                self._commands(self._port)[role.name], cwd=self._paths.home, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        role.began = time.monotonic()
+        pid = role.process.pid
+        role.status = replace(role.status, name=role.name, pid=pid, process_start=process_start(pid))
+        _LOG.info("%s started, process %d", role.name, pid)
+
+    # -- watching
+
+    def _watch(self) -> None:
+        while not self._is_stopping:
+            self._sleep()
+            self._watch_postgres()
+            has_changed = False
+            for role in self._roles.values():
+                has_changed |= self._watch_role(role)
+            if has_changed:
+                self._write()
+
+    def _sleep(self) -> None:
+        """Until a signal, the end of Postgres, or the time of the next restart."""
+        dues = [role.due for role in self._roles.values() if role.process is None]
+        watched = [self._woken]
+        if not self._settings.database_url:
+            if self._postgres_due:
+                dues.append(self._postgres_due)
+            elif self._postgres is not None:
+                watched.append(self._postgres)
+            else:
+                dues.append(time.monotonic() + 5.0)  # no way to be told of its end, so look now and then
+        timeout_s = max(0.0, min(dues) - time.monotonic()) if dues else None
+        if self._is_stopping:
+            return
+        ready, _, _ = select.select(watched, [], [], timeout_s)
+        if self._woken in ready:
+            os.read(self._woken, 4096)
+
+    def _watch_role(self, role: _Role) -> bool:
+        now = time.monotonic()
+        if role.process is None:
+            if now < role.due or self._is_stopping:
+                return False
+            self._spawn(role)
+            return True
+        code = role.process.poll()
+        if code is None:
+            return False
+        ended = f"exit status {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
+        n_ended = role.status.n_ended + 1
+        if now - role.began > STEADY_S:
+            role.back_off_s, n_ended = BACK_OFF_S[0], 1
+        role.due = now + role.back_off_s
+        _LOG.warning("%s ended: %s; started again in %.1f s", role.name, ended, role.back_off_s)
+        role.back_off_s = min(2 * role.back_off_s, BACK_OFF_S[1])
+        role.process = None
+        role.status = replace(role.status, n_ended=n_ended, ended=ended)
+        if role.name == "server" and not _is_free(self._port):
+            self._move_port()
+        return True
+
+    def _move_port(self) -> None:
+        """Somebody else took the port while the server was not there: all roles must learn the new address."""
+        self._choose_port()
+        _LOG.warning("the port is taken; the server moves to %s", self._state.url)
+        for role in self._roles.values():
+            if role.process is not None:
+                role.process.terminate()
+
+    def _watch_postgres(self) -> None:
+        if self._settings.database_url or embedded.status(self._settings.home).is_running or time.monotonic() < self._postgres_due:
+            return
+        if not _is_same_file(self._paths.lock, self._lock):
+            raise LocalError(f"The home {self._paths.home} was deleted or replaced.", hint="Start the cluster again.")
+        _LOG.warning("Postgres ended; it is started again")
+        try:
+            self._ensure_postgres()
+        except SweepError as error:
+            _LOG.error("%s", error.message)
+            self._postgres_due = time.monotonic() + self._postgres_back_off_s
+            self._postgres_back_off_s = min(2 * self._postgres_back_off_s, BACK_OFF_S[1])
+        else:
+            self._postgres_due = 0.0
+            self._postgres_back_off_s = BACK_OFF_S[0]
+
+    # -- stopping
+
+    def _stop(self, phase: str, error: SweepError | None = None) -> None:
+        self._write(phase="stopping")
+        others = tuple(name for name in self._roles if name not in {name for names in _STOP_ORDER for name in names})
+        for names in (*_STOP_ORDER, others):
+            self._end([role for role in self._roles.values() if role.name in names])
+        if not self._settings.database_url:
+            try:
+                embedded.stop(self._settings.home)
+            except SweepError as failed:
+                phase, error = "failed", error or failed
+        _LOG.info("%s", phase)
+        self._write(phase=phase, error=(error.message, error.hint) if error else ("", ""))
+
+    def _end(self, roles: Sequence[_Role]) -> None:
+        processes = [role.process for role in roles if role.process is not None]
+        for process in processes:
+            process.terminate()
+        deadline = time.monotonic() + GRACE_S
+        while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
+            select.select([self._woken], [], [], max(0.0, deadline - time.monotonic()))
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._woken, 4096)
+        for process in processes:
+            if process.poll() is None:
+                _LOG.warning("process %d does not end within %.0f s; killed", process.pid, GRACE_S)
+                process.kill()
+            process.wait()
+
+    def _write(self, **changes: object) -> None:
+        roles = tuple(role.status for role in self._roles.values())
+        self._state = replace(self._state, roles=roles, **changes)  # type: ignore[arg-type]  # names and types are LocalStatus' own
+        if not self._paths.folder.exists():
+            return  # the home was deleted; there is nobody to tell
+        temporary = self._paths.state.with_suffix(".new")
+        temporary.write_text(json.dumps(asdict(self._state), indent=1))
+        temporary.replace(self._paths.state)
+
+
+def _role_environment(settings: Settings, database_url: str, server_url: str) -> dict[str, str]:
+    return {
+        **os.environ,
+        "SWEEP_HOME": str(settings.home),
+        "SWEEP_DATABASE_URL": database_url,
+        "SWEEP_BROKER_URL": settings.broker_url or "filesystem://",
+        "SWEEP_SERVER": server_url,
+    }
+
+
+def _end_leftovers(status: LocalStatus) -> int:
+    """End the roles of a supervisor that was killed: nobody watches them, and a second set would work beside them."""
+    if status.is_running or status.host is None or not status.host.shares_processes(incarnation()):
+        return 0
+    left = [role for role in status.roles if role.is_running]
+    for role in left:
+        os.kill(role.pid, signal.SIGTERM)
+    if not _wait_for(lambda: not any(role.is_running for role in left), GRACE_S):
+        for role in left:
+            if role.is_running:
+                os.kill(role.pid, signal.SIGKILL)
+    return len(left)
+
+
+def _is_free(port: int) -> bool:
+    try:
+        socket.create_server((HOST, port)).close()
+    except OSError:
+        return False
+    return True
+
+
+def _free_port() -> int:
+    with socket.create_server((HOST, 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def _is_same_file(path: Path, file: IO[str]) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+@contextlib.contextmanager
+def _output(log: Path) -> Iterator[IO[bytes]]:
+    _rotate(log)
+    with log.open("ab") as file:
+        yield file
+
+
+def _rotate(log: Path) -> None:
+    if log.exists() and log.stat().st_size > LOG_KEPT_BYTES:
+        log.replace(log.with_name(f"{log.name}.1"))
+
+
+def _wait_for(condition: Callable[[], bool], deadline_s: float) -> bool:
+    """Processes that are not our children: there is nothing to wait on, so look."""
+    end = time.monotonic() + deadline_s
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())

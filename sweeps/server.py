@@ -1,0 +1,291 @@
+"""The server: MLflow's protocol, `/api/v1`, `/health` and `/version` as one app, and how it is run.
+
+Denies by default (I9): an app with a route that states no right does not start. Until there are users it is bound to
+loopback only, answers only to loopback names there (a web page's name that resolves to this machine is refused), and
+takes changes only from its own origin.
+"""
+
+import asyncio
+import ipaddress
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import uvicorn
+from fastapi import FastAPI
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sweeps.api import models, runs, snapshots, sweeps, workers
+from sweeps.api.errors import ERROR_HANDLERS, error_response, internal_error_response
+from sweeps.api.rights import Right, right_of
+from sweeps.api.routing import PREFIX, Json, Services, shape_schemas
+from sweeps.api.shapes import SCHEMA, VersionAnswer
+from sweeps.api.version import DISTRIBUTION, program_version
+from tracking.errors import NotAllowed, SettingError
+from tracking.settings import Settings
+from tracking.store import Store
+
+DEFAULT_PORT: Final = 8080
+_LOG = logging.getLogger("sweeps.server")
+_SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_GRACE_S: Final = 10
+_POOL_SIZE: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """Where to listen.
+
+    Attributes:
+        port: 0 picks a free one.
+        is_open: allow an address other than loopback.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+    is_open: bool = False
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address means this machine only."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def run_server(settings: Settings, options: ServerOptions, *, on_ready: Callable[[str], None]) -> int:
+    """Serve until SIGTERM or SIGINT; `on_ready` is told the address once requests are answered. Returns the exit status.
+
+    Raises:
+        SettingError: the address is not loopback and `is_open` is not set, or can't be bound.
+        DatabaseAway, SchemaOutdated: the record can't be used.
+    """
+    require_loopback_or_open(options)
+    from tracking.embedded import ensure_running  # noqa: PLC0415 - not needed over a Postgres given by URL
+    from tracking.store import open_store, upgrade_schema  # noqa: PLC0415 - the address is checked first
+
+    with _bound(options) as listener:
+        database_url = settings.database_url
+        if not database_url:
+            database_url = ensure_running(settings.home)
+            upgrade_schema(database_url)
+        store = open_store(database_url, pool_size=_POOL_SIZE)
+        try:
+            app = compose(store, settings, is_open=options.is_open, on_ready=lambda: on_ready(address_of(listener, options.host)))
+            return _serve(app, listener)
+        finally:
+            store.close()
+
+
+def require_loopback_or_open(options: ServerOptions) -> None:
+    """Refuse an address that others can reach, unless that was asked for."""
+    if options.is_open or is_loopback(options.host):
+        return
+    raise SettingError(
+        f"Refusing to listen on {options.host}: there are no users yet, so whoever reaches this server may run commands through it.",
+        hint="Add --open if everyone on that network is trusted, or listen on 127.0.0.1.",
+    )
+
+
+def address_of(listener: socket.socket, host: str) -> str:
+    """The URL that reaches a listening socket from this machine."""
+    shown = host if host not in ("0.0.0.0", "::") else "127.0.0.1"  # noqa: S104 - compared, not bound
+    return f"http://{f'[{shown}]' if ':' in shown else shown}:{listener.getsockname()[1]}"
+
+
+def _bound(options: ServerOptions) -> socket.socket:
+    try:
+        return socket.create_server((options.host, options.port), family=_family(options.host), backlog=2048)
+    except OSError as error:
+        raise SettingError(
+            f"Can't listen on {options.host}:{options.port}: {error.strerror or error}.",
+            hint="Choose another address with --host and --port; --port 0 picks a free one.",
+        ) from error
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, ended by a signal without dying of it, so that everything is closed in order."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        ending = (signal.SIGINT, signal.SIGTERM)
+        for each in ending:
+            loop.add_signal_handler(each, self.handle_exit, each, None)
+        try:
+            yield
+        finally:
+            for each in ending:
+                loop.remove_signal_handler(each)
+
+
+def _serve(app: ASGIApp, listener: socket.socket) -> int:
+    config = uvicorn.Config(
+        app,
+        access_log=False,
+        log_config=None,
+        lifespan="on",
+        ws="none",
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=_GRACE_S,
+    )
+    server = _Server(config)
+    asyncio.run(server.serve(sockets=[listener]))
+    return 0 if server.started else 1
+
+
+def compose(store: Store, settings: Settings, *, is_open: bool = False, on_ready: Callable[[], None] = lambda: None) -> ASGIApp:
+    """The whole app over an open store."""
+    from tracking.artifacts import ArtifactStore  # noqa: PLC0415 - brings fsspec
+    from tracking.mlflow_api import build_routes  # noqa: PLC0415 - as above
+    from tracking.snapshots import SnapshotStore  # noqa: PLC0415 - as above
+
+    services = Services(store, SnapshotStore(settings.artifact_folder / "snapshots"), settings)
+    protocol = build_routes(store, ArtifactStore(settings.artifact_folder), settings)
+    return compose_app(services, protocol, is_open=is_open, on_ready=on_ready)
+
+
+def compose_app(services: Services, protocol: Sequence[BaseRoute] = (), *, is_open: bool = False, on_ready: Callable[[], None] = lambda: None) -> FastAPI:
+    """The app over given services; `protocol` are the routes of MLflow's protocol.
+
+    Raises:
+        RuntimeError: a route states no right (a fault of the program).
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # The socket listens already: what arrives from here on waits for the first turn of the loop.
+        on_ready()
+        yield
+
+    app = FastAPI(
+        title="Sweeps",
+        description="The sweeps API. MLflow's protocol is served beside it under `/api/2.0/mlflow`.",
+        version=program_version(),
+        openapi_url=None,
+        lifespan=lifespan,
+        exception_handlers=dict(ERROR_HANDLERS),
+        # Ours would be measured twice, and nothing may leave the machine unasked.
+        telemetry={"auto_configure": False, "tracing": False, "metrics": False, "logs": False},
+        redirect_slashes=False,
+    )
+    app.state.services = services
+    app.router.routes.extend([*protocol, *_OWN_ROUTES])
+    for resource in (sweeps, runs, models, workers, snapshots):
+        resource.routes.add_to(app)
+    require_rights(app.routes)
+    app.add_middleware(Gate, is_open=is_open)
+    return app
+
+
+def require_rights(routes: Sequence[BaseRoute]) -> None:
+    """Refuse routes that state no right (I9).
+
+    Raises:
+        RuntimeError: there is one.
+    """
+    open_routes = [getattr(route, "path", repr(route)) for route in routes if right_of(route) is None]
+    if open_routes:
+        raise RuntimeError(f"routes without a right: {', '.join(open_routes)}")
+
+
+async def _health(_: Request) -> Response:
+    return PlainTextResponse("OK")
+
+
+async def _version(_: Request) -> Response:
+    return Json(VersionAnswer(schema=SCHEMA, name=DISTRIBUTION, version=program_version()))
+
+
+async def _openapi(request: Request) -> Response:
+    return Json(describe(request.app))
+
+
+def describe(app: FastAPI) -> Mapping[str, Any]:
+    """The OpenAPI document of `/api/v1`."""
+    document = app.openapi()
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    schemas.update(shape_schemas())
+    return document
+
+
+def _own_route(path: str, endpoint: Callable[[Request], Awaitable[Response]]) -> Route:
+    endpoint.right = Right.READ  # type: ignore[attr-defined]
+    return Route(path, endpoint, methods=["GET"])
+
+
+_OWN_ROUTES: Final = (
+    _own_route("/health", _health),
+    _own_route("/version", _version),
+    _own_route(f"{PREFIX}/openapi.json", _openapi),
+)
+
+
+class Gate:
+    """The outermost layer: lets in who may call at all, and answers what nothing else caught."""
+
+    def __init__(self, app: ASGIApp, *, is_open: bool) -> None:
+        self._app = app
+        self._is_open = is_open
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or answer it with why not."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        refusal = self._refusal(scope)
+        if refusal is not None:
+            await error_response(refusal)(scope, receive, send)
+            return
+        await _shielded(self._app, scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> NotAllowed | None:
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        # A page on evil.example whose name resolves to 127.0.0.1 sends its own name.
+        if not self._is_open and not is_loopback(_without_port(host)):
+            return NotAllowed(f"This server answers to loopback names only, not to {host!r}.", hint="Use http://127.0.0.1 or start it with --open.")
+        origin = headers.get("origin")
+        if origin is not None and scope["method"] not in _SAFE_METHODS and urlsplit(origin).netloc != host:
+            return NotAllowed(f"A page from {origin} may not change anything here.")
+        return None
+
+
+def _without_port(host: str) -> str:
+    name, colon, port = host.rpartition(":")
+    return name if colon and port.isdigit() else host
+
+
+async def _shielded(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Run `app`; log whatever escapes it and, if nothing was sent yet, answer without details."""
+    is_started = False
+
+    async def watching(message: Message) -> None:
+        nonlocal is_started
+        is_started = is_started or message["type"] == "http.response.start"
+        await send(message)
+
+    try:
+        await app(scope, receive, watching)
+    except Exception:
+        _LOG.exception("unexpected error at %s %s", scope["method"], scope["path"])
+        if is_started:
+            raise
+        await internal_error_response()(scope, receive, send)

@@ -1,0 +1,585 @@
+"""MLflow's protocol as bytes: what is answered to whom, and what is refused how."""
+
+import json
+import math
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+
+from tracking.artifacts import ArtifactStore
+from tracking.ids import attempt_token, new_secret, new_uuid, token_hash
+from tracking.mlflow_api import build_routes
+from tracking.mlflow_api.endpoints import BODY_MAX_BYTES
+from tracking.records import Launch, NewSweep, NewTrial, Outcome, SessionInfo
+from tracking.settings import Settings
+from tracking.store import Store
+from tracking.store.queue import Placement
+
+API = "/api/2.0/mlflow"
+FILES = "/api/2.0/mlflow-artifacts/artifacts"
+UPLOAD_MAX_BYTES = 100_000
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A live attempt of a managed run, as a worker would hold it."""
+
+    run_id: str
+    experiment_id: str
+    session_id: str
+    headers: dict[str, str]
+
+
+def open_attempt(store: Store) -> Attempt:
+    """Submit a sweep of one trial, and place and claim its run."""
+    sweep = store.sweeps.submit(NewSweep(name="s", experiment="question", config={}, source="", launch=Launch()))
+    leadership = store.leader.acquire("test", lease_s=60, suspend_s=0)
+    assert leadership is not None
+    assert store.trials.create(leadership.epoch, sweep, [NewTrial(number=0, params={"lr": 1, "name": "x"}, argv=("true",), seed=0)])
+    session = SessionInfo(new_uuid(), new_uuid(), "w", "host", "w.q", ("default",), slots=1, cpus=1.0, memory_bytes=1 << 30)
+    store.sessions.open(session, lease_s=60)
+    run_id = store.trials.get(sweep.sweep_id, 0).run_id
+    (placed,) = store.queue.place(leadership.epoch, [Placement(run_id, session.session_id, session.worker_id)])
+    secret = new_secret()
+    claimed = store.attempts.claim(run_id, placed.placement, session.session_id, claim_id=new_uuid(), secret_hash=token_hash(secret))
+    assert claimed is not None
+    headers = {"Authorization": f"Bearer {attempt_token(run_id, claimed.attempt, secret)}"}
+    return Attempt(run_id, sweep.experiment_id, session.session_id, headers)
+
+
+def end_attempt(store: Store, attempt: Attempt) -> None:
+    """Report it as failed, as its worker would."""
+    store.attempts.finish(attempt.run_id, 1, attempt.session_id, Outcome("failed", "exit_status", exit_status=1), finish_key=new_uuid())
+
+
+class Server(uvicorn.Server):
+    """Tells when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.is_up = threading.Event()
+
+    async def startup(self, sockets: list[Any] | None = None) -> None:
+        """Listen, and say so."""
+        await super().startup(sockets)
+        self.is_up.set()
+
+
+@pytest.fixture
+def client(store: Store, tmp_path: Path) -> Iterator[httpx.Client]:
+    """A client of the protocol alone, served over loopback: refused uploads behave as they do only on a real connection."""
+    settings = Settings(home=tmp_path, upload_max_bytes=UPLOAD_MAX_BYTES)
+    app = Starlette(routes=build_routes(store, ArtifactStore(tmp_path / "artifacts"), settings))
+    server = Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan="off"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    assert server.is_up.wait(30)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as opened:
+        yield opened
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture
+def attempt(store: Store) -> Attempt:
+    """A live attempt."""
+    return open_attempt(store)
+
+
+def post(client: httpx.Client, path: str, headers: dict[str, str] | None = None, **body: Any) -> Any:
+    """POST a body, which must succeed; the answer."""
+    response = client.post(API + path, json=body, headers=headers)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def get(client: httpx.Client, path: str, headers: dict[str, str] | None = None, **query: Any) -> Any:
+    """GET with a query, which must succeed; the answer."""
+    response = client.get(API + path, params=query, headers=headers)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def refusal(response: Any) -> tuple[int, str, str]:
+    """Status, error code and message of an answer that refuses."""
+    body = response.json()
+    assert set(body) == {"error_code", "message"}
+    return response.status_code, body["error_code"], body["message"]
+
+
+def new_run(client: httpx.Client, headers: dict[str, str] | None = None, **body: Any) -> str:
+    """Open a run in the default experiment; its id."""
+    return str(post(client, "/runs/create", headers, **{"experiment_id": "0", **body})["run"]["info"]["run_id"])
+
+
+def pairs(items: list[dict[str, str]]) -> dict[str, str]:
+    """A list of keys and values as a dict."""
+    return {item["key"]: item["value"] for item in items}
+
+
+def test_experiment_is_found_by_name_and_id_when_it_was_created(client: httpx.Client) -> None:
+    """A new experiment has the id that get-by-name and get answer with, and keeps its tags."""
+    created = post(client, "/experiments/create", name="new", tags=[{"key": "team", "value": "a"}])
+    by_name = get(client, "/experiments/get-by-name", experiment_name="new")["experiment"]
+    by_id = get(client, "/experiments/get", experiment_id=created["experiment_id"])["experiment"]
+    assert by_name == by_id
+    assert (by_id["name"], by_id["lifecycle_stage"], pairs(by_id["tags"])) == ("new", "active", {"team": "a"})
+
+
+def test_experiment_default_exists(client: httpx.Client) -> None:
+    """Experiment 0 is called Default and is there from the start."""
+    assert get(client, "/experiments/get", experiment_id="0")["experiment"]["name"] == "Default"
+
+
+@pytest.mark.parametrize(
+    ("query", "path"),
+    [({"experiment_name": "absent"}, "/experiments/get-by-name"), ({"experiment_id": "77"}, "/experiments/get"), ({"run_id": "absent"}, "/runs/get")],
+)
+def test_get_answers_not_found_when_there_is_none(client: httpx.Client, query: dict[str, str], path: str) -> None:
+    """The client turns exactly this code into None."""
+    status, code, _ = refusal(client.get(API + path, params=query))
+    assert (status, code) == (404, "RESOURCE_DOES_NOT_EXIST")
+
+
+def test_experiment_create_is_refused_when_the_name_is_taken(client: httpx.Client) -> None:
+    """The client re-reads on this code."""
+    post(client, "/experiments/create", name="new")
+    assert refusal(client.post(API + "/experiments/create", json={"name": "new"}))[:2] == (400, "RESOURCE_ALREADY_EXISTS")
+
+
+def test_experiment_create_refuses_a_location_of_the_clients_choice(client: httpx.Client) -> None:
+    """Where artifacts are stored is the server's to say."""
+    status, code, message = refusal(client.post(API + "/experiments/create", json={"name": "x", "artifact_location": "file:///etc"}))
+    assert (status, code) == (400, "INVALID_PARAMETER_VALUE")
+    assert "artifact_location" in message
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_experiments_search_pages_through_all(client: httpx.Client, method: str) -> None:
+    """The pages together hold each experiment once, newest first."""
+    for name in ("a", "b"):
+        post(client, "/experiments/create", name=name)
+    names: list[str] = []
+    token: str | None = ""
+    while token is not None:
+        asked = {"max_results": 2, "page_token": token}
+        page = get(client, "/experiments/search", **asked) if method == "GET" else post(client, "/experiments/search", **asked)
+        names += [each["name"] for each in page["experiments"]]
+        token = page.get("next_page_token")
+    assert names == ["b", "a", "Default"]
+
+
+def test_run_round_trip(client: httpx.Client) -> None:
+    """What create, log-* and set-tag were told is what get tells."""
+    run_id = new_run(client, user_id="ada", run_name="first", start_time=1_700_000_000_000, tags=[{"key": "k", "value": "v"}])
+    post(client, "/runs/log-parameter", run_id=run_id, run_uuid=run_id, key="lr", value="0.1")
+    post(client, "/runs/log-metric", run_id=run_id, key="loss", value=0.5, timestamp=1000, step=3)
+    post(client, "/runs/set-tag", run_id=run_id, key="note", value="good")
+    run = get(client, "/runs/get", run_id=run_id, run_uuid=run_id)["run"]
+    info = run["info"]
+    assert (info["run_uuid"], info["run_name"], info["user_id"], info["status"]) == (run_id, "first", "ada", "RUNNING")
+    assert (info["start_time"], info["lifecycle_stage"], "end_time" in info) == (1_700_000_000_000, "active", False)
+    assert info["artifact_uri"] == f"mlflow-artifacts:/0/{run_id}/artifacts"
+    assert pairs(run["data"]["params"]) == {"lr": "0.1"}
+    assert run["data"]["metrics"] == [{"key": "loss", "value": 0.5, "timestamp": 1000, "step": 3}]
+    assert pairs(run["data"]["tags"]) == {"k": "v", "note": "good", "mlflow.runName": "first", "mlflow.user": "ada"}
+
+
+def test_run_gets_a_name_when_nobody_gave_one(client: httpx.Client) -> None:
+    """The name stands in the run and in its tag, as MLflow has it."""
+    run = post(client, "/runs/create", experiment_id="0")["run"]
+    assert run["info"]["run_name"]
+    assert pairs(run["data"]["tags"])["mlflow.runName"] == run["info"]["run_name"]
+
+
+def test_run_create_is_refused_when_name_and_tag_differ(client: httpx.Client) -> None:
+    """Two names for one run are one too many."""
+    body = {"experiment_id": "0", "run_name": "a", "tags": [{"key": "mlflow.runName", "value": "b"}]}
+    assert refusal(client.post(API + "/runs/create", json=body))[:2] == (400, "INVALID_PARAMETER_VALUE")
+
+
+def test_run_update_ends_an_external_run(client: httpx.Client) -> None:
+    """Status, end and name are the client's to tell when the run is its own."""
+    run_id = new_run(client)
+    info = post(client, "/runs/update", run_id=run_id, status="FINISHED", end_time=1_700_000_000_500, run_name="renamed")["run_info"]
+    assert (info["status"], info["end_time"], info["run_name"]) == ("FINISHED", 1_700_000_000_500, "renamed")
+
+
+def test_run_is_hidden_when_deleted_and_back_when_restored(client: httpx.Client) -> None:
+    """Searches leave deleted runs out unless asked; writing to one is refused with MLflow's words."""
+    run_id = new_run(client)
+    post(client, "/runs/delete", run_id=run_id)
+    assert post(client, "/runs/search", experiment_ids=["0"])["runs"] == []
+    assert len(post(client, "/runs/search", experiment_ids=["0"], run_view_type="DELETED_ONLY")["runs"]) == 1
+    status, code, message = refusal(client.post(API + "/runs/set-tag", json={"run_id": run_id, "key": "a", "value": "b"}))
+    assert (status, code) == (400, "INVALID_PARAMETER_VALUE")
+    assert "must be in the 'active' state" in message
+    post(client, "/runs/restore", run_id=run_id)
+    assert len(post(client, "/runs/search", experiment_ids=["0"])["runs"]) == 1
+
+
+def test_run_id_must_be_given_and_agree(client: httpx.Client) -> None:
+    """A run has two names on the wire; none, or two that differ, is an error of the client."""
+    assert refusal(client.get(API + "/runs/get"))[:2] == (400, "INVALID_PARAMETER_VALUE")
+    assert refusal(client.get(API + "/runs/get", params={"run_id": "a", "run_uuid": "b"}))[:2] == (400, "INVALID_PARAMETER_VALUE")
+
+
+@pytest.mark.parametrize(("value", "expected"), [("NaN", "NaN"), ("Infinity", "Infinity"), ("-Infinity", "-Infinity"), ("1.5", 1.5), (2, 2.0)])
+def test_metric_value_comes_back_as_mlflow_writes_it(client: httpx.Client, value: object, expected: object) -> None:
+    """JSON has no NaN: MLflow writes it, and infinities, as strings, and takes numbers as strings."""
+    run_id = new_run(client)
+    post(client, "/runs/log-metric", run_id=run_id, key="m", value=value, timestamp="1000", step="2")
+    (point,) = get(client, "/metrics/get-history", run_id=run_id, metric_key="m")["metrics"]
+    assert point == {"key": "m", "value": expected, "timestamp": 1000, "step": 2}
+
+
+def test_metric_history_pages_without_duplicates(client: httpx.Client) -> None:
+    """A batch that a client sent twice is there once, and pages cover it in order of steps."""
+    run_id = new_run(client)
+    points = [{"key": "m", "value": step / 2, "timestamp": 1000 + step, "step": step} for step in range(5)]
+    for _ in range(2):
+        post(client, "/runs/log-batch", run_id=run_id, metrics=points)
+    steps: list[int] = []
+    token: str | None = ""
+    while token is not None:
+        page = get(client, "/metrics/get-history", run_id=run_id, metric_key="m", max_results=2, page_token=token)
+        steps += [point["step"] for point in page["metrics"]]
+        token = page.get("next_page_token")
+    assert steps == [0, 1, 2, 3, 4]
+
+
+def test_log_batch_is_all_or_nothing(client: httpx.Client) -> None:
+    """A parameter that may not change leaves no metric of its batch behind."""
+    run_id = new_run(client)
+    post(client, "/runs/log-parameter", run_id=run_id, key="lr", value="1")
+    body = {"run_id": run_id, "metrics": [{"key": "m", "value": 1, "timestamp": 1}], "params": [{"key": "lr", "value": "2"}]}
+    status, code, message = refusal(client.post(API + "/runs/log-batch", json=body))
+    assert (status, code) == (400, "INVALID_PARAMETER_VALUE")
+    assert "Changing param values is not allowed" in message
+    assert get(client, "/runs/get", run_id=run_id)["run"]["data"]["metrics"] == []
+
+
+@pytest.mark.parametrize(("first", "again"), [("1", "1.0"), ("0.1", "1e-1"), ("a", "a")])
+def test_param_is_no_change_when_numerically_the_same(client: httpx.Client, first: str, again: str) -> None:
+    """Scripts log their own parameters again, in their own spelling."""
+    run_id = new_run(client)
+    post(client, "/runs/log-parameter", run_id=run_id, key="p", value=first)
+    post(client, "/runs/log-parameter", run_id=run_id, key="p", value=again)
+    assert pairs(get(client, "/runs/get", run_id=run_id)["run"]["data"]["params"]) == {"p": first}
+
+
+def test_long_values_are_cut(client: httpx.Client) -> None:
+    """Parameters keep 6,000 characters and tags 8,000, as MLflow does by default."""
+    run_id = new_run(client)
+    post(client, "/runs/log-batch", run_id=run_id, params=[{"key": "p", "value": "x" * 9000}], tags=[{"key": "t", "value": "y" * 9000}])
+    data = get(client, "/runs/get", run_id=run_id)["run"]["data"]
+    assert (len(pairs(data["params"])["p"]), len(pairs(data["tags"])["t"])) == (6000, 8000)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"metrics": [{"key": "m", "value": 1, "timestamp": 1}] * 1001},
+        {"params": [{"key": f"p{n}", "value": "v"} for n in range(101)]},
+        {"tags": [{"key": f"t{n}", "value": "v"} for n in range(101)]},
+        {"metrics": [{"key": "m", "value": 1, "timestamp": 1}] * 1000, "tags": [{"key": "t", "value": "v"}]},
+        {"params": [{"key": "p", "value": "v"}, {"key": "p", "value": "v"}]},
+        {"metrics": [{"key": "", "value": 1, "timestamp": 1}]},
+        {"metrics": [{"key": "a" * 251, "value": 1, "timestamp": 1}]},
+        {"metrics": [{"key": "a,b", "value": 1, "timestamp": 1}]},
+        {"metrics": [{"key": "m", "value": "many", "timestamp": 1}]},
+        {"metrics": [{"key": "m", "value": None, "timestamp": 1}]},
+        {"metrics": [{"key": "m", "value": 1}]},
+        {"metrics": [{"key": "m", "value": 1, "timestamp": -1}]},
+        {"metrics": [{"key": "m", "value": 1, "timestamp": 1, "step": 2**63}]},
+        {"params": [{"key": "../up", "value": "v"}]},
+        {"params": [{"key": "/abs", "value": "v"}]},
+        {"tags": [{"key": "a//b", "value": "v"}]},
+        {"tags": [{"key": "a", "value": "\0"}]},
+        {"tags": "none"},
+    ],
+    ids=lambda body: json.dumps(body)[:50],
+)
+def test_log_batch_refuses_what_mlflow_refuses(client: httpx.Client, body: dict[str, Any]) -> None:
+    """Everything out of bounds is a 400, which no client retries, and leaves nothing behind."""
+    run_id = new_run(client)
+    assert refusal(client.post(API + "/runs/log-batch", json={"run_id": run_id, **body}))[:2] == (400, "INVALID_PARAMETER_VALUE")
+    data = get(client, "/runs/get", run_id=run_id)["run"]["data"]
+    assert (data["metrics"], data["params"]) == ([], [])
+
+
+def test_search_filters_orders_and_pages(client: httpx.Client) -> None:
+    """Clauses choose, order_by sorts with missing values last, tokens lead through the pages."""
+    ids = [new_run(client, run_name=f"r{number}", start_time=number) for number in range(4)]
+    for number, run_id in enumerate(ids[:3]):
+        post(client, "/runs/log-metric", run_id=run_id, key="loss", value=number, timestamp=1)
+    below = post(client, "/runs/search", experiment_ids=["0"], filter="metrics.loss < 1.5 AND attributes.run_name != 'r0'")["runs"]
+    assert [run["info"]["run_id"] for run in below] == [ids[1]]
+    found: list[str] = []
+    token: str | None = ""
+    while token is not None:
+        page = post(client, "/runs/search", experiment_ids=["0"], order_by=["metrics.loss DESC"], max_results=3, page_token=token)
+        found += [run["info"]["run_id"] for run in page["runs"]]
+        token = page.get("next_page_token")
+    assert found == [ids[2], ids[1], ids[0], ids[3]]
+
+
+@pytest.mark.parametrize(
+    "body", [{"filter": "metrics.loss"}, {"order_by": ["metrics.loss UP"]}, {"max_results": 0}, {"max_results": 50_001}, {"page_token": "?"}, {"run_view_type": "SOME"}]
+)
+def test_search_refuses_what_it_does_not_understand(client: httpx.Client, body: dict[str, Any]) -> None:
+    """A search that can't be done as asked is not done otherwise."""
+    assert refusal(client.post(API + "/runs/search", json={"experiment_ids": ["0"], **body}))[:2] == (400, "INVALID_PARAMETER_VALUE")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/api/2.0/mlflow/logged-models"),
+        ("POST", "/api/2.0/mlflow/runs/log-inputs"),
+        ("POST", "/ajax-api/2.0/mlflow/registered-models/create"),
+        ("PATCH", "/api/2.0/mlflow/runs/create"),
+        ("GET", "/api/2.0/mlflow/runs/create"),
+        ("GET", "/api/3.0/mlflow/server-info"),
+        ("DELETE", "/api/2.0/mlflow-artifacts/artifacts/0/x/artifacts/y"),
+    ],
+)
+def test_unknown_endpoint_is_refused_at_once(client: httpx.Client, method: str, path: str) -> None:
+    """A client is told in its own terms, and tries another verb or gives up, but never retries."""
+    assert refusal(client.request(method, path))[:2] == (404, "ENDPOINT_NOT_FOUND")
+
+
+def test_both_prefixes_answer_alike(client: httpx.Client) -> None:
+    """The UI's prefix is the same protocol."""
+    run_id = new_run(client)
+    answers = [client.get(f"/{prefix}/2.0/mlflow/runs/get", params={"run_id": run_id}).json() for prefix in ("api", "ajax-api")]
+    assert answers[0] == answers[1]
+
+
+def test_every_route_states_its_right(store: Store, tmp_path: Path) -> None:
+    """A route without a stated right would be open by forgetfulness."""
+    routes = build_routes(store, ArtifactStore(tmp_path), Settings(home=tmp_path))
+    assert {getattr(route.endpoint, "right", None) for route in routes} == {"read", "attempt"}
+
+
+def test_post_is_refused_when_it_is_not_declared_json(client: httpx.Client) -> None:
+    """A browser can't be made to send this type from a foreign page."""
+    response = client.post(API + "/runs/create", content=b'{"experiment_id": "0"}', headers={"Content-Type": "text/plain"})
+    assert refusal(response)[:2] == (400, "INVALID_PARAMETER_VALUE")
+    assert client.post(API + "/runs/create", content=b'{"experiment_id": "0"}', headers={"Content-Type": "application/json; charset=utf-8"}).status_code == 200
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b'{"run_id": "\xff"}', b'{"run_id": "\\ud800"}', b'{"value": NaN}'])
+def test_post_is_refused_when_it_is_not_json(client: httpx.Client, content: bytes) -> None:
+    """Broken bodies are the client's fault, never a 500."""
+    response = client.post(API + "/runs/set-tag", content=content, headers={"Content-Type": "application/json"})
+    assert refusal(response)[:2] == (400, "INVALID_PARAMETER_VALUE")
+
+
+def test_post_is_refused_when_it_is_too_large(client: httpx.Client) -> None:
+    """A body is read up to a limit."""
+    content = b'{"x": "' + b"a" * BODY_MAX_BYTES + b'"}'
+    assert refusal(client.post(API + "/runs/create", content=content, headers={"Content-Type": "application/json"}))[0] == 413
+
+
+def test_error_is_answered_without_details_when_nobody_foresaw_it(client: httpx.Client, store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    """A fault of ours is a 500 with a log entry, and tells a stranger nothing."""
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("inner secret")
+
+    store.runs.get = fail  # type: ignore[method-assign, assignment]
+    status, code, message = refusal(client.get(API + "/runs/get", params={"run_id": "x"}))
+    assert (status, code) == (500, "INTERNAL_ERROR")
+    assert "secret" not in message
+    assert "inner secret" in caplog.text
+
+
+def test_managed_run_takes_results_from_its_attempt_only(client: httpx.Client, attempt: Attempt) -> None:
+    """Metrics and parameters need the token; with it they are recorded (I3)."""
+    bodies = {
+        "/runs/log-metric": {"run_id": attempt.run_id, "key": "m", "value": 1, "timestamp": 1},
+        "/runs/log-parameter": {"run_id": attempt.run_id, "key": "p", "value": "1"},
+        "/runs/log-batch": {"run_id": attempt.run_id, "metrics": [{"key": "m", "value": 2, "timestamp": 2}]},
+    }
+    for path, body in bodies.items():
+        assert refusal(client.post(API + path, json=body))[:2] == (403, "PERMISSION_DENIED")
+        post(client, path, attempt.headers, **body)
+    data = get(client, "/runs/get", run_id=attempt.run_id)["run"]["data"]
+    assert [point["value"] for point in data["metrics"]] == [2.0]
+    assert pairs(data["params"])["p"] == "1"
+
+
+def test_managed_run_keeps_its_parameters_when_the_script_logs_them_again(client: httpx.Client, attempt: Attempt) -> None:
+    """The sweep's `1` logged as `1.0` is no change; another value is refused."""
+    post(client, "/runs/log-parameter", attempt.headers, run_id=attempt.run_id, key="lr", value="1.0")
+    body = {"run_id": attempt.run_id, "key": "lr", "value": "2"}
+    assert refusal(client.post(API + "/runs/log-parameter", json=body, headers=attempt.headers))[:2] == (400, "INVALID_PARAMETER_VALUE")
+    assert pairs(get(client, "/runs/get", run_id=attempt.run_id)["run"]["data"]["params"])["lr"] == "1"
+
+
+def test_managed_run_is_not_ended_by_its_client(client: httpx.Client, attempt: Attempt) -> None:
+    """`end_run` succeeds, and the run goes on until its worker ends it (D9)."""
+    info = post(client, "/runs/update", attempt.headers, run_id=attempt.run_id, status="FAILED", end_time=1)["run_info"]
+    assert (info["run_id"], info["status"]) == (attempt.run_id, "RUNNING")
+
+
+def test_attempt_writes_to_no_other_run(client: httpx.Client, attempt: Attempt) -> None:
+    """Its token is good for its own run and what it opened."""
+    stranger = new_run(client)
+    body = {"run_id": stranger, "key": "m", "value": 1, "timestamp": 1}
+    assert refusal(client.post(API + "/runs/log-metric", json=body, headers=attempt.headers))[:2] == (403, "PERMISSION_DENIED")
+    tags = [{"key": "mlflow.parentRunId", "value": stranger}]
+    body = {"experiment_id": attempt.experiment_id, "tags": tags}
+    assert refusal(client.post(API + "/runs/create", json=body, headers=attempt.headers))[:2] == (403, "PERMISSION_DENIED")
+
+
+def test_attempt_opens_descendants_in_its_own_experiment(client: httpx.Client, attempt: Attempt) -> None:
+    """A run without a parent gets the managed one, a nested one its own; both are the attempt's to write."""
+    child = new_run(client, attempt.headers)
+    grandchild = new_run(client, attempt.headers, tags=[{"key": "mlflow.parentRunId", "value": child}])
+    post(client, "/runs/log-metric", attempt.headers, run_id=grandchild, key="m", value=1, timestamp=1)
+    found = {run_id: get(client, "/runs/get", run_id=run_id)["run"] for run_id in (child, grandchild)}
+    assert pairs(found[child]["data"]["tags"])["mlflow.parentRunId"] == attempt.run_id
+    assert pairs(found[child]["data"]["tags"])["sweep.askedExperiment"] == "0"
+    assert pairs(found[grandchild]["data"]["tags"])["mlflow.parentRunId"] == child
+    assert {run["info"]["experiment_id"] for run in found.values()} == {attempt.experiment_id}
+
+
+def test_attempt_sees_its_own_experiment_under_any_name(client: httpx.Client, attempt: Attempt, store: Store) -> None:
+    """`set_experiment("x")` in a script changes nothing but a tag, and makes no experiment."""
+    by_name = get(client, "/experiments/get-by-name", attempt.headers, experiment_name="x")["experiment"]
+    assert (by_name["experiment_id"], by_name["name"]) == (attempt.experiment_id, "question")
+    assert post(client, "/experiments/create", attempt.headers, name="y")["experiment_id"] == attempt.experiment_id
+    assert pairs(get(client, "/runs/get", run_id=attempt.run_id)["run"]["data"]["tags"])["sweep.askedExperiment"] == "y"
+    assert {each.name for each in store.experiments.list()} == {"Default", "question"}
+
+
+def test_token_dies_with_its_attempt(client: httpx.Client, attempt: Attempt, store: Store) -> None:
+    """Once the attempt has ended, its token opens nothing, not even a read."""
+    end_attempt(store, attempt)
+    response = client.post(API + "/runs/log-metric", json={"run_id": attempt.run_id, "key": "m", "value": 1, "timestamp": 1}, headers=attempt.headers)
+    assert refusal(response)[:2] == (401, "UNAUTHENTICATED")
+    assert response.headers["WWW-Authenticate"].startswith("Basic")
+    assert client.get(API + "/runs/get", params={"run_id": attempt.run_id}, headers=attempt.headers).status_code == 401
+
+
+@pytest.mark.parametrize("token", ["sat_", "sat_x.1", "sat_{run}.1.wrong", "sat_{run}.2.wrong"])
+def test_token_is_refused_when_it_is_made_up(client: httpx.Client, attempt: Attempt, token: str) -> None:
+    """What claims to be an attempt's token and is not is nobody's, never anybody's."""
+    headers = {"Authorization": f"Bearer {token.format(run=attempt.run_id)}"}
+    assert refusal(client.get(API + "/runs/get", params={"run_id": attempt.run_id}, headers=headers))[:2] == (401, "UNAUTHENTICATED")
+
+
+def folder_of(client: httpx.Client, run_id: str) -> str:
+    """A run's folder below the proxy's address."""
+    uri: str = get(client, "/runs/get", run_id=run_id)["run"]["info"]["artifact_uri"]
+    return f"{FILES}/{uri.removeprefix('mlflow-artifacts:/')}"
+
+
+def test_artifact_round_trip(client: httpx.Client) -> None:
+    """A file comes back as it was sent, for download only, and is listed by both listings."""
+    run_id = new_run(client)
+    folder = folder_of(client, run_id)
+    content = bytes(range(256)) * 300
+    assert client.put(f"{folder}/plots/loss é.html", content=content, headers={"Content-Type": "text/html"}).status_code == 200
+    response = client.get(f"{folder}/plots/loss é.html")
+    assert response.content == content
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert response.headers["Content-Disposition"] == "attachment; filename*=UTF-8''loss%20%C3%A9.html"
+    assert response.headers["Content-Length"] == str(len(content))
+    expected = {"path": "plots/loss é.html", "is_dir": False, "file_size": len(content)}
+    listed = get(client, "/artifacts/list", run_id=run_id, path="plots")
+    assert listed == {"root_uri": f"mlflow-artifacts:/0/{run_id}/artifacts", "files": [expected]}
+    assert get(client, "/artifacts/list", run_id=run_id)["files"] == [{"path": "plots", "is_dir": True}]
+    proxied = client.get(FILES, params={"path": f"0/{run_id}/artifacts/plots"}).json()
+    assert proxied == {"files": [{**expected, "path": "loss é.html"}]}
+
+
+def test_artifact_is_replaced_by_a_later_one(client: httpx.Client) -> None:
+    """The newest upload under a name is the one that is there."""
+    folder = folder_of(client, new_run(client))
+    for content in (b"first", b"second"):
+        client.put(f"{folder}/a.txt", content=content)
+    assert client.get(f"{folder}/a.txt").content == b"second"
+
+
+def test_artifact_get_answers_not_found_when_there_is_none(client: httpx.Client) -> None:
+    """Absent files and folders are no files."""
+    folder = folder_of(client, new_run(client))
+    client.put(f"{folder}/sub/a.txt", content=b"x")
+    for path in ("absent", "sub", "sub/a.txt/b"):
+        assert refusal(client.get(f"{folder}/{path}"))[:2] == (404, "RESOURCE_DOES_NOT_EXIST")
+
+
+def test_artifact_is_refused_when_it_is_too_large(client: httpx.Client) -> None:
+    """Over the limit nothing stays, whether the client tells the size or not."""
+    run_id = new_run(client)
+    folder = folder_of(client, run_id)
+    content = b"x" * (UPLOAD_MAX_BYTES + 1)
+    pieces = (content[start : start + 1000] for start in range(0, len(content), 1000))
+    assert refusal(client.put(f"{folder}/told", content=content))[0] == 413
+    assert refusal(client.put(f"{folder}/untold", content=pieces))[0] == 413
+    assert get(client, "/artifacts/list", run_id=run_id)["files"] == []
+
+
+@pytest.mark.parametrize("name", ["..%2f..%2fetc", "%2e%2e/%2e%2e/x", "%252e%252e/x", "a%5cb", "a%00b", "a%23b", "a%3bb", "a%0ab", "%2fetc"])
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+def test_artifact_path_is_refused_when_it_could_leave_the_folder(client: httpx.Client, name: str, method: str) -> None:
+    """However often it is encoded."""
+    folder = folder_of(client, new_run(client))
+    assert refusal(client.request(method, f"{folder}/{name}", content=b"x"))[:2] == (400, "INVALID_PARAMETER_VALUE")
+
+
+@pytest.mark.parametrize("path", ["", "snapshots/x", "0", ".uploads/x", "1/{run}/artifacts/a", "0/absent/artifacts/a", "0/{run}/a"])
+def test_artifact_is_refused_when_it_is_below_no_run(client: httpx.Client, path: str) -> None:
+    """Only a run's own folder, in its own experiment, takes files."""
+    response = client.put(f"{FILES}/{path.format(run=new_run(client))}", content=b"x")
+    assert response.status_code in {400, 404}
+    assert refusal(response)[1] in {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"}
+
+
+def test_artifact_listing_is_refused_outside_runs(client: httpx.Client) -> None:
+    """The store's root, where snapshots lie too, is nobody's to list."""
+    for path in ("", "0", "snapshots", "0/../snapshots"):
+        assert refusal(client.get(FILES, params={"path": path}))[0] == 400
+
+
+def test_artifact_of_a_managed_run_needs_its_attempt(client: httpx.Client, attempt: Attempt) -> None:
+    """Own run and descendants take the attempt's files; others' and nobody's are refused (I3)."""
+    own, child = folder_of(client, attempt.run_id), folder_of(client, new_run(client, attempt.headers))
+    stranger = folder_of(client, new_run(client))
+    assert refusal(client.put(f"{own}/a", content=b"x"))[:2] == (403, "PERMISSION_DENIED")
+    assert refusal(client.put(f"{stranger}/a", content=b"x", headers=attempt.headers))[:2] == (403, "PERMISSION_DENIED")
+    for folder in (own, child):
+        assert client.put(f"{folder}/a", content=b"x", headers=attempt.headers).status_code == 200
+
+
+def test_artifact_does_not_appear_when_its_attempt_ends_meanwhile(client: httpx.Client, attempt: Attempt, store: Store) -> None:
+    """An upload that outlives its attempt is refused at its end (I3)."""
+    folder = folder_of(client, attempt.run_id)
+
+    def pieces() -> Iterator[bytes]:
+        yield b"begin"
+        end_attempt(store, attempt)
+        yield b"end"
+
+    assert refusal(client.put(f"{folder}/late", content=pieces(), headers=attempt.headers))[:2] == (401, "UNAUTHENTICATED")
+    assert get(client, "/artifacts/list", run_id=attempt.run_id)["files"] == []
+
+
+def test_metric_latest_is_the_largest_step(client: httpx.Client) -> None:
+    """A late point of an early step is history, not the latest; infinity is a value like others."""
+    run_id = new_run(client)
+    post(client, "/runs/log-metric", run_id=run_id, key="m", value="Infinity", timestamp=5, step=2)
+    post(client, "/runs/log-metric", run_id=run_id, key="m", value=1, timestamp=9, step=1)
+    (point,) = get(client, "/runs/get", run_id=run_id)["run"]["data"]["metrics"]
+    assert math.isinf(float(point["value"]))

@@ -1,0 +1,53 @@
+"""What lies in deploy/ and examples/ speaks of settings and files that exist."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tracking.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPOSE = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text(encoding="utf-8"))
+EXAMPLES = sorted(path.parent for path in ROOT.glob("examples/*/sweep.yaml"))
+VARIABLES = {f"SWEEP_{item.name.upper()}" for item in fields(Settings)}
+
+
+def test_compose_has_a_service_for_each_role() -> None:
+    """Four roles, the database, its migration and the broker."""
+    assert set(COMPOSE["services"]) == {"postgres", "redis", "migrate", "server", "scheduler", "worker", "flower"}
+
+
+@pytest.mark.parametrize("role", ["server", "scheduler", "worker"])
+def test_compose_gives_roles_settings_that_exist(role: str) -> None:
+    """A misspelt variable would be ignored without a word."""
+    environment = COMPOSE["services"][role]["environment"]
+    assert {"SWEEP_DATABASE_URL", "SWEEP_BROKER_URL"} <= set(environment) <= VARIABLES
+
+
+def test_compose_publishes_ports_on_loopback_unless_told_otherwise() -> None:
+    """Without users, whoever reaches the server may do everything."""
+    ports = [port for service in COMPOSE["services"].values() for port in service.get("ports", [])]
+    assert ports
+    assert all(port.startswith("${SWEEP_BIND:-127.0.0.1}:") for port in ports)
+
+
+def test_compose_redis_evicts_nothing() -> None:
+    """A broker that evicts forgets messages."""
+    assert "noeviction" in COMPOSE["services"]["redis"]["command"]
+
+
+@pytest.mark.parametrize("folder", EXAMPLES, ids=lambda folder: folder.name)
+def test_examples_pin_what_they_install(folder: Path) -> None:
+    """An example runs the same in a year: each dependency has an exact version."""
+    environment = folder / "python_env.yaml"
+    wanted = yaml.safe_load(environment.read_text(encoding="utf-8"))["dependencies"] if environment.exists() else []
+    assert [line for line in wanted if not re.fullmatch(r"[a-z0-9-]+==[0-9.]+", line)] == []
+
+
+def test_readme_links_to_files_that_exist() -> None:
+    """No dead link on the first page."""
+    links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert [link for link in links if not (ROOT / link).exists()] == []

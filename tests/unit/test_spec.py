@@ -1,0 +1,469 @@
+"""The sweep file: what is read, what is refused, and exactly where."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sweeps.command import MacroCommand, TemplateCommand
+from sweeps.errors import SpecError, SpecProblems
+from sweeps.space import Categorical, Constant, IntUniform, LogUniformValues, QUniform, Uniform
+from sweeps.spec import REFUSED, SERVED, Overrides, config_from_mapping, load_project, load_sweep, parse_sweep
+from sweeps.spec_config import Limits, Metric, Register, SweepConfig
+from sweeps.spec_parameters import REFUSED_DISTRIBUTIONS, REFUSED_KEYS
+from tracking.records import Collect, Environment, Resources
+
+HEAD = "program: train.py\nmethod: random\n"
+PARAMETERS = "parameters: {x: {min: 0.0, max: 1.0}}\n"
+
+
+def parse(text: str, *, no_pruning: bool = False) -> SweepConfig:
+    """Parse without looking at files."""
+    return parse_sweep(text, "sweep.yaml", project_dir=None, no_pruning=no_pruning)
+
+
+def problems(text: str) -> list[tuple[str, str]]:
+    """(place, message) of everything that is wrong with a text."""
+    with pytest.raises(SpecProblems) as caught:
+        parse(text)
+    return [(problem.place.removeprefix("sweep.yaml:"), problem.message) for problem in caught.value.problems]
+
+
+EVERYTHING = """
+name: resnet-lr
+description: how fast
+project: vision
+program: train.py
+command: [ "${env}", python3, "${program}", "-v", 2, "${args_json}" ]
+method: bayes
+metric: {name: val_loss, goal: maximize, from: best}
+parameters:
+  lr: {distribution: log_uniform_values, min: 1e-5, max: 1e-1}
+  opt: {values: [sgd, adam]}
+  depth: {min: 1, max: 8}
+  drop: {min: 0, max: 0.5}
+  mixed: {min: 1, max: 10.0}
+  q: {distribution: q_uniform, min: 0, max: 1, q: 0.1}
+  steps: {distribution: int_uniform, min: 1e1, max: 100}
+  fixed: {value: null}
+  named: {distribution: constant, value: [1, {a: 2}]}
+run_cap: 40
+limits: {trials: 40, parallel: 8, time: 6h, trial_time: 1h30m, failures: 10}
+resources: {cpus: 0.5, memory: 4g, gpus: 1, image: "img:tag"}
+queue: gpu
+priority: 0
+env: {WANDB_MODE: offline, N: 010, FLAG: on, EMPTY: }
+collect: {stdout: '(?P<key>\\w+)=(?P<value>\\S+)', keys: [loss, acc]}
+strategy: {seed: 7}
+register: {model: my-model, alias: champion}
+tags: {team: vision}
+"""
+
+
+def test_spec_every_key_reaches_the_config() -> None:
+    """Each served key has its place in the config, defaults filled in."""
+    assert parse(EVERYTHING) == SweepConfig(
+        name="resnet-lr",
+        description="how fast",
+        experiment="vision",
+        method="bayes",
+        metric=Metric("val_loss", "maximize", "best"),
+        parameters=(
+            LogUniformValues("lr", 1e-5, 0.1),
+            Categorical("opt", ("sgd", "adam")),
+            IntUniform("depth", 1, 8),
+            Uniform("drop", 0.0, 0.5),
+            Uniform("mixed", 1.0, 10.0),
+            QUniform("q", 0.0, 1.0, 0.1),
+            IntUniform("steps", 10, 100),
+            Constant("fixed", None),
+            Constant("named", [1, {"a": 2}]),
+        ),
+        command=MacroCommand(("${env}", "python3", "${program}", "-v", "2", "${args_json}"), "train.py"),
+        limits=Limits(40, 8, 21600.0, 5400.0, 10),
+        resources=Resources(0.5, 4 * 2**30, 1, "img:tag"),
+        environment=Environment("docker"),
+        queue="gpu",
+        priority=0,
+        env={"WANDB_MODE": "offline", "N": "010", "FLAG": "on", "EMPTY": ""},
+        collect=Collect(pattern=r"(?P<key>\w+)=(?P<value>\S+)", keys=("loss", "acc")),
+        seed=7,
+        register=Register("my-model", "model", "champion"),
+        tags={"team": "vision"},
+    )
+
+
+def test_spec_config_survives_json() -> None:
+    """What the record keeps is what was parsed, number types included."""
+    config = parse(EVERYTHING)
+    back = SweepConfig.from_builtins(json.loads(json.dumps(config.to_builtins())))
+    assert back == config
+    assert [type(p) for p in back.parameters] == [type(p) for p in config.parameters]
+
+
+def test_spec_mapping_gives_the_same_config_as_yaml() -> None:
+    """Python callers go through the same reader."""
+    mapping = {"name": "n", "program": "t.py", "method": "grid", "parameters": {"a": {"values": [1, 1.0, "x"]}, "b": {"min": 1, "max": 3}}}
+    text = "name: n\nprogram: t.py\nmethod: grid\nparameters:\n  a: {values: [1, 1.0, x]}\n  b: {min: 1, max: 3}\n"
+    assert config_from_mapping(mapping) == parse(text)
+
+
+def test_spec_mapping_problem_names_the_key_path() -> None:
+    """Without lines, the key path says where."""
+    with pytest.raises(SpecProblems) as caught:
+        config_from_mapping({"program": "t.py", "method": "random", "parameters": {"lr": {"min": 2, "max": 1}}})
+    assert caught.value.problems[0].path == "parameters.lr.max"
+    assert "parameters.lr.max: error: 'max' of parameter 'lr' is below its 'min'" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("number", "value"), [("1e-5", 1e-5), ("9e-6", 9e-6), ("15e-5", 15e-5), ("1E3", 1000.0), ("-.5", -0.5), ("1.", 1.0), ("+1.5e+2", 150.0), ("1_000.5", 1000.5)]
+)
+def test_spec_float_is_read_as_people_write_it(number: str, value: float) -> None:
+    """Numbers that YAML 1.1 takes for text are floats, as a fifth of real files need."""
+    assert parse(f"{HEAD}parameters: {{x: {{value: {number}}}}}").parameters == (Constant("x", value),)
+
+
+def test_spec_words_of_yaml_1_1_keep_their_meaning() -> None:
+    """`yes` is true, as for W&B; dates and quoted numbers stay text."""
+    config = parse(HEAD + "parameters: {x: {values: [yes, off, 'yes', 2020-01-01, '1e-5', ~]}}")
+    assert config.parameters[0] == Categorical("x", (True, False, "yes", "2020-01-01", "1e-5", None))
+
+
+BAD = [
+    ("", ["sweep.yaml"], "the file is empty"),
+    ("# nothing\n", ["sweep.yaml"], "the file is empty"),
+    ("- a\n- b\n", ["1:1"], "a sweep file is a mapping of keys to values, not a list"),
+    ("just text", ["1:1"], "a sweep file is a mapping of keys to values, not text"),
+    (HEAD + PARAMETERS + "\tqueue: x\n", ["4:1"], "a tab can't indent YAML"),
+    (HEAD + PARAMETERS + "queue: [", ["5:1"], "not valid YAML"),
+    (HEAD + PARAMETERS + "method: grid\n", ["4:1"], "'method' stands twice (first on line 2)"),
+    (HEAD + PARAMETERS + "sede: 1\n", ["4:1"], "unknown key 'sede'"),
+    (HEAD + PARAMETERS + "seeds: {values: [1]}\n", ["4:1"], "'seeds' is not served by this version"),
+    (HEAD + PARAMETERS + "early_terminate: {type: hyperband}\n", ["4:1"], "'early_terminate' is not served by this version"),
+    (HEAD + PARAMETERS + "limits: {cost: 5}\n", ["4:10"], "'limits.cost' is not served by this version"),
+    (HEAD + PARAMETERS + "limits: 5\n", ["4:9"], "'limits' is a mapping, not a number"),
+    (HEAD + PARAMETERS + "run_cap: 3\nlimits: {trials: 4}\n", ["5:18"], "'limits.trials' is 4, but 'run_cap' is 3"),
+    (HEAD + PARAMETERS + "run_cap: 0\n", ["4:10"], "'run_cap' is at least 1, not 0"),
+    (HEAD + PARAMETERS + "run_cap: 2.5\n", ["4:10"], "'run_cap' is a whole number, not '2.5'"),
+    (HEAD + PARAMETERS + "run_cap: true\n", ["4:10"], "'run_cap' is a whole number, not 'true'"),
+    (HEAD + PARAMETERS + "limits:\n  time: 6 hours\n", ["5:9"], "'limits.time' is a time such as 6h, 90s or 1h30m, not '6 hours'"),
+    (HEAD + PARAMETERS + "resources: {memory: 4x}\n", ["4:21"], "'resources.memory' is a size such as 4g or 512m, not '4x'"),
+    (HEAD + PARAMETERS + "resources: {cpus: -1}\n", ["4:19"], "'resources.cpus' is a number above zero, not '-1'"),
+    (HEAD + PARAMETERS + "priority: 101\n", ["4:11"], "'priority' is at most 100, not 101"),
+    (HEAD + PARAMETERS + "collect: {stdout: '('}\n", ["4:19"], "'collect.stdout' is no regular expression"),
+    (HEAD + PARAMETERS + "collect: {stdout: 'loss=(.*)'}\n", ["4:19"], "'collect.stdout' needs the groups"),
+    (HEAD + PARAMETERS + "collect: {keys: loss}\n", ["4:17"], "'collect.keys' is a list of names"),
+    (HEAD + PARAMETERS + "env: {A: [1]}\n", ["4:10"], "the value of 'A' in 'env' is text, not a list"),
+    (HEAD + PARAMETERS + "register: {alias: x}\n", ["4:11"], "'register' has no 'model'"),
+    (HEAD + PARAMETERS + "metric: {goal: minimize}\n", ["4:9"], "'metric' has no 'name'"),
+    (HEAD + PARAMETERS + "metric: {name: a, target: 1}\n", ["4:19"], "'metric.target' is not served by this version"),
+    (HEAD + PARAMETERS + "strategy: {name: tpe}\n", ["4:18"], "'strategy.name' stands beside 'method'"),
+    (HEAD + PARAMETERS + "code: git+https://host/repo\n", ["4:7"], "a git URL as 'code' is not served by this version"),
+    (HEAD + PARAMETERS + "entry_point: main\n", ["4:14"], "'entry_point' stands beside 'program'"),
+    (HEAD + PARAMETERS + "command: python train.py\n", ["4:10"], "'command' is not a list"),
+    (HEAD + PARAMETERS + "command: ['${arg}']\n", ["4:11"], "unknown macro '${arg}'"),
+    (HEAD + PARAMETERS + "command: [x, '--key=${envvar:KEY}']\n", ["4:14"], "the macro '${envvar:KEY}' is not served by this version"),
+    (HEAD + PARAMETERS + "command: ['${args_json_file}']\n", ["4:11"], "the macro '${args_json_file}' is not served by this version"),
+    ("method: random\ncommand: ['${program}']\n" + PARAMETERS, ["2:11"], "'${program}' stands for 'program:', which is not given"),
+    ("method: random\n" + PARAMETERS, ["1:1"], "nothing says what to run"),
+    ("program: t.py\n" + PARAMETERS, ["1:1"], "'method' is missing"),
+    ("program: t.py\nmethod: byes\n" + PARAMETERS, ["2:9"], "'method' can't be 'byes'"),
+    ("program: t.py\nmethod: bayes\n" + PARAMETERS, ["1:1"], "'metric' is missing, and 'bayes' needs one"),
+    (HEAD, ["1:1"], "'parameters' is missing"),
+    (HEAD + "parameters: {}\n", ["3:13"], "'parameters' is empty"),
+    (HEAD + "parameters: [x]\n", ["3:13"], "'parameters' is a mapping of names to distributions, not a list"),
+    (HEAD + "parameters:\n  x: 3\n", ["4:6"], "parameter 'x' is a mapping"),
+    (HEAD + "parameters:\n  x:\n", ["4:3"], "parameter 'x' is a mapping"),
+    (HEAD + "parameters:\n  x: {}\n", ["4:3"], "parameter 'x' has no values"),
+    (HEAD + "parameters:\n  x: {min: 1}\n", ["4:3"], "parameter 'x' has 'min' but no 'max'"),
+    (HEAD + "parameters:\n  x: {min: 2, max: 1}\n", ["4:20"], "'max' of parameter 'x' is below its 'min'"),
+    (HEAD + "parameters:\n  x: {min: 0, max: '1'}\n", ["4:20"], "'max' of parameter 'x' is a number, not '1'"),
+    (HEAD + "parameters:\n  x: {min: 0, max: .inf}\n", ["4:20"], "'max' of parameter 'x' is a number, not '.inf'"),
+    (HEAD + "parameters:\n  x: {min: yes, max: 3}\n", ["4:12"], "'min' of parameter 'x' is a number, not 'yes'"),
+    (HEAD + "parameters:\n  x:\n    values: [1]\n    min: 1\n", ["6:5"], "parameter 'x' has both 'values' and 'min'"),
+    (HEAD + "parameters:\n  x: {values: []}\n", ["4:15"], "'values' of parameter 'x' is empty"),
+    (HEAD + "parameters:\n  x: {values: 3}\n", ["4:15"], "'values' of parameter 'x' is a list, not a number"),
+    (HEAD + "parameters:\n  x: {values: [1, .nan]}\n", ["4:19"], ".nan can't be a value of parameter 'x'"),
+    (HEAD + "parameters:\n  x: {value: 1, q: 2}\n", ["4:17"], "parameter 'x' has 'q' but no distribution"),
+    (HEAD + "parameters:\n  x:\n    distribution: loguniform\n    min: 1\n    max: 2\n", ["5:19"], "unknown distribution 'loguniform'"),
+    (HEAD + "parameters:\n  x: {distribution: normal, mu: 0}\n", ["4:21", "4:29"], "distribution 'normal' is not served by this version"),
+    (HEAD + "parameters:\n  x: {distribution: uniform, values: [1], min: 0, max: 1}\n", ["4:30"], "distribution 'uniform' does not take 'values'"),
+    (HEAD + "parameters:\n  x: {distribution: log_uniform_values, min: 0, max: 1}\n", ["4:46"], "'min' of parameter 'x' is above zero"),
+    (HEAD + "parameters:\n  x: {distribution: int_uniform, min: 0.5, max: 1}\n", ["4:39"], "'min' of parameter 'x' is a whole number"),
+    (HEAD + "parameters:\n  x: {distribution: q_uniform, min: 0, max: 1, q: 0}\n", ["4:51"], "'q' of parameter 'x' is above zero"),
+    (HEAD + "parameters:\n  opt: {parameters: {lr: {value: 1}}}\n", ["4:9"], "'parameters' of parameter 'opt' is not served by this version"),
+    (HEAD + "parameters:\n  no: {value: 1}\n", ["4:3"], "the key no reads as true or false, not as text"),
+    (HEAD.replace("random", "grid") + "parameters:\n  x: {min: 0.0, max: 1.0}\n", ["4:3"], "a grid can't walk parameter 'x': 'uniform' is continuous"),
+    ("method: random\nname: 日本 \x1b[31m\n", ["2:10"], "the character U+001B can't stand in a YAML file"),
+    (HEAD + "name: \"a\\0b\"\n" + PARAMETERS, ["3:7"], "holds a NUL character or half of a surrogate pair"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "places", "message"), BAD)
+def test_spec_problem_says_what_and_where(text: str, places: list[str], message: str) -> None:
+    """Each kind of mistake has its own message, at its own line and column."""
+    found = problems(text)
+    assert [place for place, _ in found] == places
+    assert any(said.startswith(message) for _, said in found)
+
+
+def test_spec_problems_are_all_told_in_one_pass() -> None:
+    """Ten mistakes are ten messages, in the order of the file, each with its line and a caret under it."""
+    text = (
+        "metod: bayes\nprogram: train.py\nparameters:\n  lr:\n    distribution: loguniform\n  layers:\n    values: [1]\n    min: 1\nrun_cap: x\nseeds: 1\n"
+    )
+    assert [place for place, _ in problems(text)] == ["1:1", "1:1", "5:19", "8:5", "9:10", "10:1"]
+    with pytest.raises(SpecProblems) as caught:
+        parse(text)
+    shown = str(caught.value)
+    assert (
+        "sweep.yaml:5:19: error: unknown distribution 'loguniform'\n"
+        "   5 |     distribution: loguniform\n"
+        "     |                   ^^^^^^^^^^ did you mean 'log_uniform_values'?\n"
+    ) in shown
+    assert shown.endswith("6 errors. Nothing was submitted.")
+    assert caught.value.exit_status == 2
+
+
+def test_spec_caret_stands_under_wide_characters() -> None:
+    """A caret is placed by terminal cells, not by characters."""
+    with pytest.raises(SpecProblems) as caught:
+        parse("{name: 日本, metod: bayes, program: t.py, method: random, parameters: {x: {value: 1}}}")
+    _, line, caret = caught.value.problems[0].render().split("\n")
+    assert line.index("metod") + 2 == caret.index("^")
+
+
+@pytest.mark.parametrize("key", sorted(REFUSED))
+def test_spec_unserved_key_is_refused_by_name(key: str) -> None:
+    """A key of W&B or of ours that this version does not honour is never ignored."""
+    assert problems(f"{HEAD}{PARAMETERS}{key}: 1\n") == [("4:1", f"'{key}' is not served by this version")]
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED_DISTRIBUTIONS))
+def test_spec_unserved_distribution_is_refused_by_name(name: str) -> None:
+    """So are W&B's other distributions."""
+    text = f"{HEAD}parameters:\n  x: {{distribution: {name}}}\n"
+    assert problems(text) == [("4:21", f"distribution '{name}' is not served by this version")]
+
+
+@pytest.mark.parametrize("key", sorted(REFUSED_KEYS))
+def test_spec_unserved_parameter_key_is_refused_by_name(key: str) -> None:
+    """So are the keys of those distributions, and conditional or linked parameters."""
+    found = problems(f"{HEAD}parameters:\n  x: {{value: 1, {key}: 1}}\n")
+    assert found == [("4:17", f"'{key}' of parameter 'x' is not served by this version")]
+
+
+def test_spec_every_known_key_of_the_file_is_served_or_refused_but_not_both() -> None:
+    """The two tables share no key."""
+    assert not set(SERVED) & REFUSED.keys()
+
+
+def test_spec_early_terminate_is_ignored_when_the_user_says_no_pruning() -> None:
+    """Files of W&B's users run after their explicit word."""
+    text = HEAD + PARAMETERS + "early_terminate: {type: hyperband, min_iter: 3}\n"
+    assert parse(text, no_pruning=True) == parse(HEAD + PARAMETERS)
+
+
+def test_spec_strategy_name_replaces_method() -> None:
+    """`strategy: {name: tpe}` alone is bayes."""
+    config = parse("program: t.py\nmetric: {name: l}\nstrategy: {name: auto, seed: 3}\n" + PARAMETERS)
+    assert (config.method, config.seed) == ("bayes", 3)
+
+
+@pytest.mark.parametrize(
+    ("method", "cap", "expected"), [("grid", "", 6), ("grid", "run_cap: 4\n", 4), ("grid", "run_cap: 9\n", 6), ("random", "run_cap: 9\n", 9), ("random", "", None)]
+)
+def test_spec_trials_max_is_the_cap_or_the_grid(method: str, cap: str, expected: int | None) -> None:
+    """A grid ends with its last cell, everything else with its cap or never."""
+    config = parse(f"program: t.py\nmethod: {method}\n{cap}parameters: {{a: {{values: [1, 2]}}, b: {{min: 1, max: 3}}}}\n")
+    assert config.trials_max == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "filename", "names"),
+    [("name: n\nproject: p\n", "sweep.yaml", ("n", "p")), ("", "lr-sweep.yaml", ("lr-sweep", "folder")), ("", "sweep.yaml", ("folder", "folder")), ("name: n\n", "sweep.yaml", ("n", "n"))],
+)
+def test_spec_names_have_defaults(tmp_path: Path, text: str, filename: str, names: tuple[str, str]) -> None:
+    """A sweep is named by its file, or by its folder when the file is just `sweep.yaml`; the experiment by `project`, sweep or folder."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "train.py").touch()
+    config = parse_sweep(text + HEAD + PARAMETERS, filename, project_dir=folder)
+    assert (config.name, config.experiment) == names
+
+
+def test_spec_merge_keys_and_aliases_are_followed() -> None:
+    """Anchors, aliases and `<<` work; own keys win over merged ones."""
+    config = parse(HEAD + "parameters:\n  a: &a {min: 1, max: 3}\n  b: {<<: *a, max: 9}\n  c: *a\n")
+    assert config.parameters == (IntUniform("a", 1, 3), IntUniform("b", 1, 9), IntUniform("c", 1, 3))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: " + "[" * 200_000, "nested over 64 levels"),
+        ("a: &a [*a]", "an alias that contains itself"),
+        ("l: &l [1,2,3,4,5,6,7,8,9,0]\n" + "".join(f"m{i}: &m{i} [{','.join([f'*m{i - 1}' if i else '*l'] * 10)}]\n" for i in range(9)), "over 200000 values"),
+        ("a: !!python/object/apply:os.system [x]", "the tag 'python/object/apply:os.system' is not understood here"),
+        ("a: 99999999999999999999", "99999999999999999999 is too large for an integer"),
+        ("a: 1e999", "1e999 is too large for a float"),
+        ("a: 1\n---\nb: 2\n", "a second YAML document begins here"),
+        ("? [a]\n: 1", "a key must be text"),
+        ("x" * 2_000_000, "the file is over 1 MB"),
+    ],
+)
+def test_spec_hostile_text_is_a_problem_not_a_crash(text: str, message: str) -> None:
+    """Deep nesting, alias bombs, tags and huge files end in a message."""
+    assert any(said.startswith(message) for _, said in problems(text))
+
+
+@pytest.mark.parametrize(("data", "place", "message"), [(b"a: 1\nb: \xff", "2:4", "not UTF-8"), (b"a" * 2_000_000, "", "over 1 MB"), (None, "", "can't read")])
+def test_spec_unreadable_file_is_a_problem(tmp_path: Path, data: bytes | None, place: str, message: str) -> None:
+    """Bytes that are no text, too many of them, or none at all."""
+    path = tmp_path / "sweep.yaml"
+    if data is not None:
+        path.write_bytes(data)
+    with pytest.raises(SpecProblems, match=message) as caught:
+        load_sweep(path)
+    assert caught.value.problems[0].place == f"{path}:{place}".rstrip(":")
+
+
+def test_spec_byte_order_mark_is_no_character(tmp_path: Path) -> None:
+    """Files that Windows editors saved are read."""
+    (tmp_path / "train.py").touch()
+    path = tmp_path / "s.yaml"
+    path.write_bytes(b"\xef\xbb\xbf" + (HEAD + PARAMETERS).encode())
+    assert load_sweep(path).config.method == "random"
+
+
+def test_spec_program_must_be_in_the_project(tmp_path: Path) -> None:
+    """A missing file is told before anything is submitted, with the nearest name."""
+    (tmp_path / "train.py").touch()
+    path = tmp_path / "s.yaml"
+    path.write_text("program: trian.py\nmethod: random\n" + PARAMETERS)
+    with pytest.raises(SpecProblems) as caught:
+        load_sweep(path)
+    (problem,) = caught.value.problems
+    assert (problem.line, problem.column, problem.suggestion) == (1, 10, "did you mean 'train.py'?")
+
+
+def test_spec_program_after_dash_m_is_a_module(tmp_path: Path) -> None:
+    """Only what is run as a file is looked for."""
+    path = tmp_path / "s.yaml"
+    path.write_text("program: pkg.train\nmethod: random\ncommand: [python, -m, '${program}', '${args}']\n" + PARAMETERS)
+    assert load_sweep(path).config.command == MacroCommand(("python", "-m", "${program}", "${args}"), "pkg.train")
+
+
+def test_spec_code_names_the_folder_to_pack(tmp_path: Path) -> None:
+    """`code:` is relative to the file; what must exist is looked for there."""
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "train.py").touch()
+    path = tmp_path / "s.yaml"
+    path.write_text(HEAD + PARAMETERS + "code: src\n")
+    assert load_sweep(path).folder == tmp_path / "src"
+    path.write_text(HEAD + PARAMETERS + "code: nowhere\n")
+    with pytest.raises(SpecProblems, match="there is no folder") as caught:
+        load_sweep(path)
+    assert caught.value.problems[0].place == f"{path}:4:7"
+
+
+MLPROJECT = """
+python_env: env.yaml
+entry_points:
+  main:
+    parameters:
+      alpha: float
+      name: {type: string, default: x y}
+    command: python train.py --alpha {alpha} '{name}'
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder with an MLproject and its environment."""
+    (tmp_path / "MLproject").write_text(MLPROJECT)
+    (tmp_path / "env.yaml").write_text("dependencies: []\n")
+    return tmp_path
+
+
+def test_spec_mlproject_gives_command_and_environment(project: Path) -> None:
+    """Without `program`, the MLproject's entry point is what runs."""
+    config = parse_sweep("method: grid\nparameters: {alpha: {values: [1, 0.5]}}\n", "s.yaml", project_dir=project)
+    assert config.command == TemplateCommand(
+        (("python",), ("train.py",), ("--alpha",), ("", "alpha", ""), ("", "name", "")), {"name": "x y"}, ("alpha", "name")
+    )
+    assert config.environment == Environment("python_env", "env.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "message"),
+    [
+        ("method: random\nparameters: {alhpa: {value: 1}}\n", "2:1", "entry point 'main' needs 'alpha', which 'parameters' does not give"),
+        ("method: random\nparameters: {alpha: {values: [1, low]}}\n", "2:30", "'alpha' is a float in the MLproject, and 'low' is no number"),
+        ("method: random\nparameters: {alpha: {value: 1}}\nentry_point: mian\n", "3:14", "there is no entry point 'mian' (there are: 'main')"),
+        ("method: random\nparameters: {alpha: {value: 1}}\nentry_point: x.py\n", "3:14", "there is no file 'x.py' in the project folder"),
+    ],
+)
+def test_spec_mlproject_and_sweep_must_agree(project: Path, text: str, place: str, message: str) -> None:
+    """Parameters, their types and the entry point are checked against each other, told at the sweep file's place."""
+    with pytest.raises(SpecProblems) as caught:
+        parse_sweep(text, "s.yaml", project_dir=project)
+    (problem,) = caught.value.problems
+    assert (problem.place, problem.message) == (f"s.yaml:{place}", message)
+
+
+def test_spec_problems_of_both_files_are_told_together(project: Path) -> None:
+    """One pass covers the sweep file and its MLproject."""
+    (project / "MLproject").write_text(MLPROJECT.replace("env.yaml", "no.yaml").replace("'{name}'", "| tee {name}"))
+    with pytest.raises(SpecProblems) as caught:
+        parse_sweep("method: random\nsede: 1\nparameters: {alpha: {value: 1}}\n", "s.yaml", project_dir=project)
+    assert [problem.place for problem in caught.value.problems] == ["s.yaml:2:1", f"{project}/MLproject:2:13", f"{project}/MLproject:8:46"]
+
+
+def test_spec_image_brings_its_own_environment(project: Path) -> None:
+    """With an image, the MLproject's environment is not built."""
+    text = "method: random\nresources: {image: i}\nparameters: {alpha: {value: 1}}\n"
+    assert parse_sweep(text, "s.yaml", project_dir=project).environment == Environment("docker")
+
+
+def test_spec_overrides_take_the_place_of_the_files_words(tmp_path: Path) -> None:
+    """The command line wins over the file."""
+    (tmp_path / "train.py").touch()
+    path = tmp_path / "s.yaml"
+    path.write_text(HEAD + PARAMETERS + "run_cap: 5\n")
+    config = load_sweep(path, overrides=Overrides(name="n", trials=2, parallel=3, queue="gpu")).config
+    assert (config.name, config.limits.trials, config.limits.parallel, config.queue) == ("n", 2, 3, "gpu")
+    with pytest.raises(SpecError, match="--trials is at least 1"):
+        load_sweep(path, overrides=Overrides(trials=0))
+
+
+def test_spec_submission_carries_everything_to_the_record(tmp_path: Path) -> None:
+    """Name, launch, metric and a seed that is always set."""
+    (tmp_path / "train.py").touch()
+    path = tmp_path / "s.yaml"
+    text = HEAD + PARAMETERS + "metric: {name: loss, goal: maximize}\nlimits: {parallel: 2, trial_time: 1m}\nenv: {A: b}\n"
+    path.write_text(text)
+    new = load_sweep(path).to_new_sweep("abc", "ann")
+    assert (new.name, new.metric_name, new.metric_goal, new.metric_from, new.parallel, new.user_name) == ("s", "loss", "maximize", "last", 2, "ann")
+    assert (new.launch.code_digest, new.launch.trial_time_s, new.launch.env, new.launch.metric_keys) == ("abc", 60.0, {"A": "b"}, ("loss",))
+    assert new.source == text
+    assert isinstance(SweepConfig.from_builtins(new.config).seed, int)
+
+
+def test_spec_project_folder_runs_once_without_a_sweep_file(project: Path) -> None:
+    """`sweep run FOLDER -P alpha=0.5` is a grid of one cell whose values are passed as they were typed."""
+    submission = load_project(project, params={"alpha": "0.50"})
+    assert submission.config.trials_max == 1
+    assert submission.config.space.cell(0) == {"alpha": "0.50"}
+    with pytest.raises(SpecProblems, match="needs 'alpha'"):
+        load_project(project)
+
+
+def test_spec_import_is_light() -> None:
+    """Commands that read no file and search nothing do not load PyYAML, Optuna or NumPy."""
+    code = "import sys, sweeps.spec, sweeps.strategies; print([m for m in ('yaml', 'optuna', 'numpy', 'dataclasses') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,135 @@
+"""Every error a person may see, as one tree.
+
+    SweepError
+    ├── SettingError            a setting or environment variable is wrong
+    ├── RecordError             the record refused or could not answer
+    │   ├── NotFound            no such experiment, run, sweep, model ...
+    │   ├── AlreadyExists       the name is taken
+    │   ├── InvalidValue        a field's value is not acceptable
+    │   ├── NotAllowed          the caller has no right to this write
+    │   ├── NotNow              the object's state does not allow this move
+    │   ├── TooLarge            over a stated limit
+    │   ├── DatabaseAway        Postgres can't be reached
+    │   └── SchemaOutdated      the database needs `sweep db upgrade`
+    ├── EmbeddedError           the embedded Postgres can't start
+    ├── SpecError               the sweep file or MLproject is wrong (sweeps.spec)
+    ├── ServerError             the server answered with an error (sweeps.client)
+    │   └── ServerAway          the server can't be reached (sweeps.client)
+    ├── SchedulerError          a scheduler can't go on (scheduler.errors)
+    └── WorkerError             a worker can't run an attempt (worker.errors)
+
+An error is fields, a sentence, and a hint: what to do next. It is shown in one place per surface: the
+command line prints message and hint and exits with `exit_status`; the HTTP layer answers `http_status`
+with `error_code`, MLflow's name for it. A traceback means a bug.
+"""
+
+from typing import ClassVar
+
+
+class SweepError(Exception):
+    """Root of all errors that are meant to be read by a person.
+
+    Attributes:
+        hint: what to do next, one sentence, or empty.
+        exit_status: of the command line (see docs/commands.md).
+        http_status: of the HTTP answer.
+        error_code: MLflow's code for this kind of error.
+    """
+
+    hint: str = ""
+    exit_status: ClassVar[int] = 1
+    http_status: ClassVar[int] = 400
+    error_code: ClassVar[str] = "BAD_REQUEST"
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        if hint is not None:
+            self.hint = hint
+
+
+class SettingError(SweepError):
+    """A setting or environment variable has a value that can't be used."""
+
+    exit_status = 2
+    error_code = "INVALID_PARAMETER_VALUE"
+
+
+class RecordError(SweepError):
+    """The record refused a write or could not answer."""
+
+
+class NotFound(RecordError):
+    """There is no such object."""
+
+    exit_status = 3
+    http_status = 404
+    error_code = "RESOURCE_DOES_NOT_EXIST"
+
+
+class AlreadyExists(RecordError):
+    """The name is taken."""
+
+    error_code = "RESOURCE_ALREADY_EXISTS"
+
+
+class InvalidValue(RecordError):
+    """A field's value is not acceptable; the message names the field."""
+
+    exit_status = 2
+    error_code = "INVALID_PARAMETER_VALUE"
+
+
+class NotAllowed(RecordError):
+    """The caller has no right to this write (the fence, I3, answers so too)."""
+
+    exit_status = 5
+    http_status = 403
+    error_code = "PERMISSION_DENIED"
+
+
+class Unauthenticated(RecordError):
+    """The request carries a token that is unknown or has died with its attempt."""
+
+    exit_status = 5
+    http_status = 401
+    error_code = "UNAUTHENTICATED"
+
+
+class NotNow(RecordError):
+    """The object's state does not allow this move."""
+
+    http_status = 409
+    error_code = "RESOURCE_CONFLICT"
+
+
+class TooLarge(RecordError):
+    """Over a stated limit; the message names the limit."""
+
+    http_status = 413
+    error_code = "INVALID_PARAMETER_VALUE"
+
+
+class DatabaseAway(RecordError):
+    """Postgres can't be reached just now; the same call may succeed later."""
+
+    exit_status = 4
+    http_status = 503
+    error_code = "TEMPORARILY_UNAVAILABLE"
+    hint = "Check SWEEP_DATABASE_URL and that Postgres runs; `sweep doctor` tells more."
+
+
+class SchemaOutdated(RecordError):
+    """The database's schema is older or newer than this program."""
+
+    http_status = 503
+    error_code = "TEMPORARILY_UNAVAILABLE"
+    hint = "Run `sweep db upgrade` with the newest version, then start this again."
+
+
+class EmbeddedError(SweepError):
+    """The embedded Postgres can't be set up or started."""
+
+    exit_status = 4
+    http_status = 503
+    error_code = "TEMPORARILY_UNAVAILABLE"

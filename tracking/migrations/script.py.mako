@@ -1,0 +1,14 @@
+"""${message}."""
+
+revision = ${repr(up_revision)}
+down_revision = ${repr(down_revision)}
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Additive first."""
+
+
+def downgrade() -> None:
+    """The way back."""

@@ -1,0 +1,153 @@
+"""Statements of the scheduler on `runs`: what waits, placing, taking back, verdicts."""
+
+from typing import Final
+
+from tracking.queries.moves import from_states, to_state
+from tracking.states import RUN_MOVES, RunEvent
+
+_PLACE = RUN_MOVES[RunEvent.PLACE]
+_UNPLACE = RUN_MOVES[RunEvent.UNPLACE]
+_REQUEUE = RUN_MOVES[RunEvent.REQUEUE]
+_FAIL = RUN_MOVES[RunEvent.FAIL]
+_DROP = RUN_MOVES[RunEvent.DROP]
+_CANCEL = RUN_MOVES[RunEvent.CANCEL]
+
+QUEUED: Final = """
+SELECT r.run_id, r.sweep_id, r.user_name, r.queue, r.priority, r.created_at, r.avoid_workers,
+       (s.launch -> 'resources')::text AS resources, s.parallel
+  FROM runs r JOIN sweeps s ON s.sweep_id = r.sweep_id
+ WHERE r.kind = 'managed' AND r.state = 'queued' AND r.not_before <= now() AND s.state IN ('active', 'stopping')
+ ORDER BY r.priority DESC, r.created_at, r.trial_number
+ LIMIT %(limit)s
+"""
+"""Index: ix_runs_live."""
+
+HELD: Final = """
+SELECT r.run_id, r.sweep_id, r.user_name, r.session_id, r.state, r.gpu_ids, (s.launch -> 'resources')::text AS resources
+  FROM runs r LEFT JOIN sweeps s ON s.sweep_id = r.sweep_id
+ WHERE r.kind = 'managed' AND r.state IN ('placed', 'running') AND NOT r.verdict_due
+"""
+"""Index: ix_runs_live. What sessions hold now."""
+
+PLACE: Final = f"""
+WITH v AS (
+    SELECT * FROM unnest(%(run_ids)s::text[], %(session_ids)s::text[], %(worker_ids)s::text[], %(gpu_ids)s::text[])
+        AS v (run_id, session_id, worker_id, gpu_ids)
+), r AS (
+    UPDATE runs SET state = {to_state(_PLACE)}, placement = placement + 1, session_id = v.session_id, worker_id = v.worker_id,
+           gpu_ids = v.gpu_ids::int[], placed_at = now()
+      FROM v
+     WHERE runs.run_id = v.run_id AND runs.state IN {from_states(_PLACE)} AND runs.cancel_requested_at IS NULL
+       AND EXISTS (SELECT 1 FROM sessions WHERE sessions.session_id = v.session_id AND state = 'live')
+       AND EXISTS (SELECT 1 FROM sweeps WHERE sweeps.sweep_id = runs.sweep_id AND state IN ('active', 'stopping'))
+    RETURNING runs.run_id, runs.placement, runs.session_id, runs.sweep_id, runs.trial_number, runs.worker_id
+), e AS (
+    INSERT INTO events (subject, event, from_state, to_state, sweep_id, trial_number, run_id, worker_id)
+    SELECT 'run', 'place', 'queued', {to_state(_PLACE)}, sweep_id, trial_number, run_id, worker_id FROM r
+)
+SELECT run_id, placement, session_id FROM r
+"""
+"""Index: primary keys."""
+
+_UNPLACE_WHERE: Final = f"""
+WITH old AS (
+    SELECT run_id, worker_id FROM runs r WHERE kind = 'managed' AND state IN {from_states(_UNPLACE)} AND (%s) FOR UPDATE SKIP LOCKED
+), r AS (
+    UPDATE runs SET state = {to_state(_UNPLACE)}, session_id = NULL, worker_id = NULL, gpu_ids = '{{}}'
+      FROM old WHERE runs.run_id = old.run_id AND runs.state IN {from_states(_UNPLACE)}
+    RETURNING runs.run_id, runs.sweep_id, runs.trial_number, old.worker_id
+), e AS (
+    INSERT INTO events (subject, event, from_state, to_state, sweep_id, trial_number, run_id, worker_id, detail)
+    SELECT 'run', 'unplace', 'placed', {to_state(_UNPLACE)}, sweep_id, trial_number, run_id, worker_id, %%(detail)s FROM r
+)
+SELECT run_id FROM r
+"""
+
+UNPLACE_OVERDUE: Final = (
+    _UNPLACE_WHERE
+    % """
+    EXISTS (
+        SELECT 1 FROM sessions s WHERE s.session_id = r.session_id
+           AND (s.state <> 'live' OR s.lease_until < now()
+                OR (greatest(r.placed_at, s.slot_freed_at) + make_interval(secs => %(claim_timeout_s)s) < now()
+                    AND (SELECT count(*) FROM attempts a WHERE a.session_id = s.session_id AND a.state = 'running') < s.slots)))
+"""
+)
+"""Index: ix_runs_live, ix_attempts_session. A run placed ahead is overdue only once a slot has been free for that long."""
+
+UNPLACE_SWEEP: Final = _UNPLACE_WHERE % "sweep_id = %(sweep_id)s"
+UNPLACE_SESSION: Final = _UNPLACE_WHERE % "session_id = %(session_id)s"
+
+UNPLACE_REFUSED: Final = _UNPLACE_WHERE % "run_id = %(run_id)s AND placement = %(placement)s AND session_id = %(session_id)s"
+
+VERDICTS_DUE: Final = """
+SELECT r.run_id, r.attempt, r.sweep_id, r.trial_number, r.worker_id, r.cause, r.detail, r.machinery_faults,
+       r.cancel_requested_at IS NOT NULL AS cancel, r.prune_requested_at IS NOT NULL AS prune
+  FROM runs r WHERE r.kind = 'managed' AND r.state = 'running' AND r.verdict_due
+"""
+"""Index: ix_runs_live."""
+
+REQUEUE: Final = f"""
+WITH r AS (
+    UPDATE runs SET state = {to_state(_REQUEUE)}, verdict_due = false, session_id = NULL, worker_id = NULL, gpu_ids = '{{}}',
+           machinery_faults = machinery_faults + %(machinery)s, not_before = now() + make_interval(secs => %(delay_s)s),
+           avoid_workers = CASE WHEN %(avoid)s = '' THEN avoid_workers ELSE array_append(array_remove(avoid_workers, %(avoid)s), %(avoid)s) END
+     WHERE run_id = %(run_id)s AND attempt = %(attempt)s AND state IN {from_states(_REQUEUE)} AND verdict_due
+    RETURNING run_id, sweep_id, trial_number, attempt, cause
+)
+INSERT INTO events (subject, event, from_state, to_state, sweep_id, trial_number, run_id, attempt, cause, detail)
+SELECT 'run', 'requeue', 'running', {to_state(_REQUEUE)}, sweep_id, trial_number, run_id, attempt, cause, %(detail)s FROM r
+"""
+
+FAIL: Final = f"""
+WITH r AS (
+    UPDATE runs SET state = {to_state(_FAIL)}, verdict_due = false, ended_at = now()
+     WHERE run_id = %(run_id)s AND attempt = %(attempt)s AND state IN {from_states(_FAIL)} AND verdict_due
+    RETURNING run_id, sweep_id, trial_number, attempt, cause, detail, worker_id
+)
+INSERT INTO events (subject, event, from_state, to_state, sweep_id, trial_number, run_id, attempt, worker_id, cause, detail)
+SELECT 'run', 'fail', 'running', {to_state(_FAIL)}, sweep_id, trial_number, run_id, attempt, worker_id, cause, detail FROM r
+"""
+
+CANCEL_VERDICT: Final = f"""
+WITH r AS (
+    UPDATE runs SET state = {to_state(_CANCEL)}, verdict_due = false, ended_at = now(), cause = 'cancelled'
+     WHERE run_id = %(run_id)s AND attempt = %(attempt)s AND state IN {from_states(_CANCEL)} AND verdict_due
+    RETURNING run_id, sweep_id, trial_number, attempt, cause, detail, worker_id
+)
+INSERT INTO events (subject, event, from_state, to_state, sweep_id, trial_number, run_id, attempt, worker_id, cause, detail)
+SELECT 'run', 'cancel', 'running', {to_state(_CANCEL)}, sweep_id, trial_number, run_id, attempt, worker_id, cause, detail FROM r
+"""
+
+_REQUEST_CANCEL: Final = f"""
+WITH waiting AS (
+    UPDATE runs SET state = {to_state(_DROP)}, ended_at = now(), cause = %%(cause)s, detail = %%(detail)s, cancel_requested_at = now()
+     WHERE kind = 'managed' AND state IN {from_states(_DROP)} AND %s
+    RETURNING run_id, sweep_id, trial_number
+), e AS (
+    INSERT INTO events (subject, event, to_state, sweep_id, trial_number, run_id, cause, detail)
+    SELECT 'run', 'drop', {to_state(_DROP)}, sweep_id, trial_number, run_id, %%(cause)s, %%(detail)s FROM waiting
+), live AS (
+    UPDATE runs SET cancel_requested_at = now(), detail = %%(detail)s
+     WHERE kind = 'managed' AND state = 'running' AND cancel_requested_at IS NULL AND %s
+    RETURNING run_id, sweep_id, trial_number, attempt
+), e2 AS (
+    INSERT INTO events (subject, event, sweep_id, trial_number, run_id, attempt, cause, detail)
+    SELECT 'run', 'cancel_requested', sweep_id, trial_number, run_id, attempt, %%(cause)s, %%(detail)s FROM live
+)
+SELECT (SELECT count(*) FROM waiting) AS n_dropped, (SELECT count(*) FROM live) AS n_requested
+"""
+
+CANCEL_RUN: Final = _REQUEST_CANCEL % ("run_id = %(run_id)s", "run_id = %(run_id)s")
+CANCEL_SWEEP: Final = _REQUEST_CANCEL % ("sweep_id = %(sweep_id)s", "sweep_id = %(sweep_id)s")
+DROP_WAITING: Final = _REQUEST_CANCEL % ("sweep_id = %(sweep_id)s", "false")
+
+REQUEST_PRUNE: Final = """
+WITH r AS (
+    UPDATE runs SET prune_requested_at = now()
+     WHERE run_id = %(run_id)s AND kind = 'managed' AND state = 'running' AND prune_requested_at IS NULL
+    RETURNING run_id, sweep_id, trial_number, attempt
+)
+INSERT INTO events (subject, event, sweep_id, trial_number, run_id, attempt, cause, detail)
+SELECT 'run', 'prune_requested', sweep_id, trial_number, run_id, attempt, 'pruned', %(detail)s FROM r
+"""

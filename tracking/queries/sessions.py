@@ -1,0 +1,80 @@
+"""Statements on `workers` and `sessions`."""
+
+from typing import Final
+
+UPSERT_WORKER: Final = """
+INSERT INTO workers (worker_id, name, hostname) VALUES (%(worker_id)s, %(name)s, %(hostname)s)
+ON CONFLICT (worker_id) DO UPDATE SET name = excluded.name, hostname = excluded.hostname, cordoned = NULL, faults_in_row = 0, draining = false
+"""
+"""A fresh start of a worker also lifts its cordon: somebody has looked after it."""
+
+FENCE_OLDER: Final = """
+UPDATE sessions SET state = 'fenced', ended_at = now() WHERE worker_id = %(worker_id)s AND state = 'live' RETURNING session_id
+"""
+
+OPEN: Final = """
+INSERT INTO sessions (session_id, worker_id, state, celery_queue, queues, slots, cpus, memory_bytes, gpus, runtimes, host_incarnation,
+                      version, pid, lease_until)
+VALUES (%(session_id)s, %(worker_id)s, 'live', %(celery_queue)s, %(queues)s, %(slots)s, %(cpus)s, %(memory_bytes)s, %(gpus)s, %(runtimes)s,
+        %(host_incarnation)s, %(version)s, %(pid)s, now() + make_interval(secs => %(lease_s)s))
+"""
+
+RENEW: Final = """
+UPDATE sessions SET renewed_at = now(), lease_until = now() + make_interval(secs => %(lease_s)s)
+ WHERE session_id = %(session_id)s AND state = 'live'
+"""
+
+OURS: Final = """
+SELECT r.run_id, r.placement, r.attempt, r.state, r.cancel_requested_at IS NOT NULL AS cancel, r.prune_requested_at IS NOT NULL AS prune,
+       w.draining
+  FROM runs r JOIN sessions s ON s.session_id = r.session_id JOIN workers w ON w.worker_id = s.worker_id
+ WHERE r.kind = 'managed' AND r.state IN ('placed', 'running') AND r.session_id = %(session_id)s AND NOT r.verdict_due
+ ORDER BY r.placed_at
+"""
+"""Index: ix_runs_live."""
+
+CLOSE: Final = "UPDATE sessions SET state = 'ended', ended_at = now() WHERE session_id = %(session_id)s AND state = 'live'"
+
+LOSE_SILENT: Final = """
+WITH held AS (
+    SELECT DISTINCT session_id FROM attempts WHERE state = 'running'
+), s AS (
+    UPDATE sessions SET state = CASE WHEN state = 'live' THEN 'lost' ELSE state END, ended_at = coalesce(ended_at, now())
+     WHERE renewed_at + make_interval(secs => %(reassign_after_s)s) < now()
+       AND (state = 'live' OR session_id IN (SELECT session_id FROM held))
+    RETURNING session_id, worker_id
+), e AS (
+    INSERT INTO events (subject, event, worker_id, detail) SELECT 'worker', 'session_lost', worker_id, session_id FROM s
+)
+SELECT session_id FROM s
+"""
+
+WORKERS: Final = """
+SELECT w.worker_id, w.name, w.hostname, w.draining, w.cordoned, s.session_id, s.state, s.celery_queue, s.queues, s.slots, s.cpus,
+       s.memory_bytes, s.gpus, s.runtimes, s.renewed_at, (s.state <> 'live' OR s.lease_until < now()) AS silent,
+       coalesce(array_agg(r.run_id) FILTER (WHERE r.state = 'running'), '{}') AS running,
+       coalesce(array_agg(r.run_id) FILTER (WHERE r.state = 'placed'), '{}') AS placed
+  FROM workers w
+  JOIN LATERAL (SELECT * FROM sessions s WHERE s.worker_id = w.worker_id ORDER BY (s.state = 'live') DESC, s.opened_at DESC LIMIT 1) s ON true
+  LEFT JOIN runs r ON r.session_id = s.session_id AND r.kind = 'managed' AND r.state IN ('placed', 'running') AND NOT r.verdict_due
+ WHERE %(include_gone)s OR s.state = 'live'
+ GROUP BY w.worker_id, w.name, w.hostname, w.draining, w.cordoned, s.session_id, s.state, s.celery_queue, s.queues, s.slots, s.cpus,
+       s.memory_bytes, s.gpus, s.runtimes, s.renewed_at, s.lease_until
+ ORDER BY w.name, w.worker_id
+"""
+
+DRAIN: Final = """
+UPDATE workers SET draining = %(draining)s
+ WHERE worker_id = (SELECT worker_id FROM workers WHERE worker_id = %(ref)s OR name = %(ref)s ORDER BY created_at DESC LIMIT 1)
+RETURNING worker_id
+"""
+
+WORKER_EVENT: Final = """
+INSERT INTO events (subject, event, worker_id, detail) VALUES ('worker', %(event)s, %(worker_id)s, %(detail)s)
+"""
+
+NOTE_FAULT: Final = """
+UPDATE workers SET faults_in_row = faults_in_row + 1, cordoned = CASE WHEN faults_in_row + 1 >= %(limit)s THEN %(reason)s ELSE cordoned END
+ WHERE worker_id = %(worker_id)s AND cordoned IS NULL
+RETURNING cordoned IS NOT NULL
+"""

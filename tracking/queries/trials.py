@@ -1,0 +1,92 @@
+"""Statements on `trials`: created with their runs, concluded when those end, listed, ranked."""
+
+from typing import Final
+
+from tracking.queries.moves import quoted
+from tracking.states import FINAL_RUN_STATES
+
+NEXT_NUMBER: Final = "SELECT coalesce(max(number) + 1, 0) FROM trials WHERE sweep_id = %(sweep_id)s"
+
+HOLD_SWEEP: Final = "SELECT state FROM sweeps WHERE sweep_id = %(sweep_id)s FOR NO KEY UPDATE"
+
+INSERT_RUNS: Final = (
+    "INSERT INTO runs (run_id, experiment_id, kind, name, user_name, state, parent_run_id, sweep_id, trial_number, argv, params, seed, queue, priority)"
+)
+INSERT_TRIALS: Final = "INSERT INTO trials (sweep_id, number, state, params, run_id, attrs)"
+INSERT_PARAMS: Final = "INSERT INTO params (run_id, key, value)"
+INSERT_EVENTS: Final = "INSERT INTO events (subject, event, to_state, sweep_id, trial_number, run_id)"
+
+CONCLUDE: Final = f"""
+WITH over AS (
+    SELECT t.sweep_id, t.number, r.state AS run_state, r.cause, r.detail, r.value, r.started_at, r.ended_at
+      FROM trials t JOIN runs r ON r.run_id = t.run_id
+     WHERE t.sweep_id = %(sweep_id)s AND t.state = 'open' AND r.state IN {quoted(FINAL_RUN_STATES)}
+       FOR UPDATE OF t
+), numbered AS (
+    SELECT *, row_number() OVER (ORDER BY ended_at, number) AS place FROM over
+), s AS (
+    UPDATE sweeps SET told_seq = told_seq + (SELECT count(*) FROM over) WHERE sweep_id = %(sweep_id)s
+    RETURNING told_seq - (SELECT count(*) FROM over) AS base
+), t AS (
+    UPDATE trials SET state = n.run_state, told_seq = s.base + n.place, value = n.value, cause = n.cause, detail = n.detail, ended_at = n.ended_at
+      FROM numbered n, s WHERE trials.sweep_id = n.sweep_id AND trials.number = n.number AND trials.state = 'open'
+    RETURNING trials.*, n.started_at
+), e AS (
+    INSERT INTO events (subject, event, from_state, to_state, sweep_id, trial_number, run_id, cause, detail)
+    SELECT 'trial', CASE state WHEN 'finished' THEN 'finish' WHEN 'failed' THEN 'fail' WHEN 'pruned' THEN 'prune' ELSE 'cancel' END,
+           'open', state, sweep_id, number, run_id, cause, coalesce(detail, '') FROM t
+)
+SELECT sweep_id, number, state, params::text AS params, generation, run_id, value, cause, detail, told_seq, attrs::text AS attrs, created_at, started_at, ended_at
+  FROM t ORDER BY told_seq
+"""
+"""Indexes: ix_trials_open, runs' primary key. A run's final states are named as a trial's are. Conclusion and telling
+are one row's one move: each generation is told exactly once (I2)."""
+
+OVER: Final = f"""
+SELECT DISTINCT t.sweep_id FROM trials t JOIN runs r ON r.run_id = t.run_id
+ WHERE t.state = 'open' AND r.state IN {quoted(FINAL_RUN_STATES)}
+"""
+"""Index: ix_trials_open."""
+
+TRIAL_COLUMNS: Final = """
+    t.sweep_id, t.number, t.state, t.params, t.generation, t.run_id, r.state AS run_state, r.attempt AS attempts, t.created_at, t.value,
+    coalesce(t.cause, r.cause) AS cause, coalesce(t.detail, r.detail) AS detail, t.told_seq, t.attrs, r.started_at,
+    coalesce(t.ended_at, r.ended_at) AS ended_at, w.name AS worker_name
+"""
+
+_FROM: Final = "FROM trials t JOIN runs r ON r.run_id = t.run_id LEFT JOIN workers w ON w.worker_id = r.worker_id"
+
+GET: Final = f"SELECT {TRIAL_COLUMNS} {_FROM} WHERE t.sweep_id = %(sweep_id)s AND t.number = %(number)s"
+
+LIST: Final = f"""
+SELECT {TRIAL_COLUMNS} {_FROM}
+ WHERE t.sweep_id = %(sweep_id)s AND (%(states)s::text[] IS NULL OR t.state = ANY(%(states)s))
+ ORDER BY t.number LIMIT %(limit)s OFFSET %(offset)s
+"""
+"""Index: trials' primary key."""
+
+RUNNING: Final = f"""
+SELECT {TRIAL_COLUMNS} {_FROM}
+ WHERE t.sweep_id = %(sweep_id)s AND t.state = 'open' AND r.state = 'running' ORDER BY t.number
+"""
+"""Index: ix_trials_open."""
+
+
+def best(goal: str) -> str:
+    """The best finished trials, ties by the lower number. Index: ix_trials_value, from the end that `goal` names."""
+    direction = "ASC" if goal == "minimize" else "DESC"
+    return f"""
+SELECT {TRIAL_COLUMNS} {_FROM}
+ WHERE t.sweep_id = %(sweep_id)s AND t.state = 'finished' AND t.value IS NOT NULL
+ ORDER BY t.value {direction}, t.number LIMIT %(top)s
+"""
+
+
+def by_value(goal: str) -> str:
+    """All trials, best first, those without a value last."""
+    direction = "ASC" if goal == "minimize" else "DESC"
+    return f"""
+SELECT {TRIAL_COLUMNS} {_FROM}
+ WHERE t.sweep_id = %(sweep_id)s AND (%(states)s::text[] IS NULL OR t.state = ANY(%(states)s))
+ ORDER BY (t.state = 'finished') DESC, t.value {direction} NULLS LAST, t.number LIMIT %(limit)s OFFSET %(offset)s
+"""

@@ -1,0 +1,142 @@
+"""One Postgres, its connections and transactions. The only file that knows the driver."""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import msgspec
+from psycopg2 import errors as pg
+from sqlalchemy import create_engine
+from sqlalchemy.engine import Connection, Engine, Row, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from tracking.errors import DatabaseAway, InvalidValue, SchemaOutdated, SettingError
+
+Params = Mapping[str, Any]
+CHANNEL = "sweep_wake"
+
+
+def json_text(value: object) -> str:
+    """JSON as Postgres takes it for a `json` column. Floats keep their exact text."""
+    return msgspec.json.encode(value).decode()
+
+
+def normalise_url(url: str) -> str:
+    """A URL that SQLAlchemy opens with psycopg2, from any common spelling.
+
+    Raises:
+        SettingError: it is no Postgres URL.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise SettingError("The database URL can't be parsed.", hint="Use postgresql://user:password@host:5432/name.") from None
+    if parsed.get_backend_name() not in ("postgresql", "postgres"):
+        raise SettingError(
+            f"The database URL is of kind {parsed.drivername!r}; only Postgres 14 or newer is supported.",
+            hint="Use postgresql://user:password@host:5432/name.",
+        )
+    return parsed.set(drivername="postgresql+psycopg2").render_as_string(hide_password=False)
+
+
+class Transaction:
+    """Statements of one transaction; rows come back as named tuples."""
+
+    __slots__ = ("connection",)
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    def rows(self, sql: str, params: Params | None = None) -> Sequence[Row[Any]]:
+        """All rows of a query."""
+        return self.connection.exec_driver_sql(sql, dict(params or {})).all()
+
+    def one(self, sql: str, params: Params | None = None) -> Row[Any] | None:
+        """The first row, or None."""
+        return self.connection.exec_driver_sql(sql, dict(params or {})).first()
+
+    def scalar(self, sql: str, params: Params | None = None) -> Any:
+        """The first column of the first row, or None."""
+        row = self.one(sql, params)
+        return None if row is None else row[0]
+
+    def execute(self, sql: str, params: Params | None = None) -> int:
+        """Run a statement; how many rows it touched."""
+        return self.connection.exec_driver_sql(sql, dict(params or {})).rowcount
+
+    def insert(self, head: str, rows: Sequence[Sequence[Any]], tail: str = "") -> None:
+        """Multi-row `INSERT ... VALUES`: `head` ends before the rows, `tail` follows them."""
+        if not rows:
+            return
+        one = "(" + ", ".join(["%s"] * len(rows[0])) + ")"
+        flat = tuple(value for row in rows for value in row)
+        self.connection.exec_driver_sql(f"{head} VALUES {', '.join([one] * len(rows))} {tail}", flat)
+
+    def copy(self, table: str, columns: Sequence[str], body: str) -> None:
+        """Append `body` (COPY's text format) to a table."""
+        cursor = cast(Any, self.connection.connection).cursor()
+        try:
+            cursor.copy_expert(f"COPY {table} ({', '.join(columns)}) FROM STDIN", io.StringIO(body))
+        finally:
+            cursor.close()
+
+
+class Database:
+    """A pool of connections to the record.
+
+    Raises (from every call): `DatabaseAway` when Postgres can't be reached or the connection broke. A commit that
+    raises it is ambiguous: it may have happened.
+    """
+
+    def __init__(self, url: str, *, pool_size: int = 5, application: str = "sweep") -> None:
+        self.url = normalise_url(url)
+        self.engine: Engine = create_engine(
+            self.url,
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=30,
+            pool_use_lifo=True,
+            connect_args={"application_name": application, "connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 5},
+        )
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """A transaction: committed at the end, rolled back on any error."""
+        with _translated(), self.engine.begin() as connection:
+            yield Transaction(connection)
+
+    def notify(self) -> None:
+        """Wake the scheduler. After the commit and apart from it: NOTIFY takes a database-wide lock at commit."""
+        with _translated(), self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql(f"NOTIFY {CHANNEL}")
+
+    def close(self) -> None:
+        """Close every idle connection."""
+        self.engine.dispose()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        raise _our_error(error) from error
+    except PoolTimeout as error:
+        raise DatabaseAway("All database connections of this process are in use.") from error
+
+
+def _our_error(error: DBAPIError) -> Exception:
+    cause = error.orig
+    first_line = str(cause).strip().split("\n", 1)[0]
+    if isinstance(cause, pg.UndefinedTable | pg.UndefinedColumn):
+        return SchemaOutdated(f"The database's schema does not fit this program: {first_line}")
+    if isinstance(cause, pg.CharacterNotInRepertoire | pg.UntranslatableCharacter | pg.NumericValueOutOfRange):
+        return InvalidValue(f"A value can't be stored: {first_line}")
+    # A lock time-out, a deadlock and a full disk pass by themselves or with help; the same call may succeed later.
+    if isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated:
+        return DatabaseAway(f"Postgres can't be reached or broke off: {first_line}")
+    if isinstance(cause, ValueError) or "NUL" in first_line:
+        return InvalidValue(f"A value can't be stored: {first_line}")
+    return error

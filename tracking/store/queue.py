@@ -1,0 +1,170 @@
+"""Managed runs between creation and attempt: what waits, placing it, taking it back, verdicts on failures."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import msgspec
+from msgspec import Struct
+
+from tracking.queries import queue as sql
+from tracking.records import PlacedRun, Resources
+from tracking.store.database import Database
+from tracking.store.leader import hold_leadership
+
+
+class QueuedRun(Struct, frozen=True):
+    """A run that waits to be placed."""
+
+    run_id: str
+    sweep_id: str
+    user_name: str
+    queue: str
+    priority: int
+    created_at: datetime
+    resources: Resources
+    parallel: int | None = None
+    avoid_workers: tuple[str, ...] = ()
+
+
+class HeldRun(Struct, frozen=True):
+    """A run that a session holds: placed on it or running there."""
+
+    run_id: str
+    sweep_id: str | None
+    user_name: str
+    session_id: str
+    state: str
+    resources: Resources
+    gpu_ids: tuple[int, ...] = ()
+
+
+class Placement(Struct, frozen=True):
+    """The scheduler's choice of a worker for a run."""
+
+    run_id: str
+    session_id: str
+    worker_id: str
+    gpu_ids: tuple[int, ...] = ()
+
+
+class Placed(Struct, frozen=True):
+    """A placement that won, with its number."""
+
+    run_id: str
+    placement: int
+    session_id: str
+
+
+class DueVerdict(Struct, frozen=True):
+    """A run whose attempt has failed and that waits for the scheduler's word."""
+
+    run_id: str
+    attempt: int
+    sweep_id: str | None
+    trial_number: int | None
+    worker_id: str | None
+    cause: str
+    detail: str | None
+    machinery_faults: int
+    cancel: bool
+    prune: bool
+
+
+def _resources(text: str | None) -> Resources:
+    return Resources() if text is None else msgspec.json.decode(text, type=Resources)
+
+
+class Queue:
+    """Moves of managed runs that the scheduler makes. Each repeats the leader's epoch."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def waiting(self, limit: int = 2000) -> list[QueuedRun]:
+        """Runs to be placed, by priority and age."""
+        with self._database.transaction() as tx:
+            rows = tx.rows(sql.QUEUED, {"limit": limit})
+        return [
+            QueuedRun(
+                r.run_id, r.sweep_id, r.user_name, r.queue, r.priority, r.created_at, _resources(r.resources), r.parallel, tuple(r.avoid_workers)
+            )
+            for r in rows
+        ]
+
+    def held(self) -> list[HeldRun]:
+        """Runs that sessions hold now."""
+        with self._database.transaction() as tx:
+            rows = tx.rows(sql.HELD)
+        return [
+            HeldRun(r.run_id, r.sweep_id, r.user_name, r.session_id, r.state, _resources(r.resources), tuple(r.gpu_ids)) for r in rows
+        ]
+
+    def place(self, epoch: int, placements: Sequence[Placement]) -> list[Placed]:
+        """Mark runs placed; those that changed meanwhile are left out of the answer."""
+        if not placements:
+            return []
+        values = {
+            "run_ids": [p.run_id for p in placements],
+            "session_ids": [p.session_id for p in placements],
+            "worker_ids": [p.worker_id for p in placements],
+            "gpu_ids": ["{" + ",".join(map(str, p.gpu_ids)) + "}" for p in placements],
+        }
+        with self._database.transaction() as tx:
+            hold_leadership(tx, epoch)
+            return [Placed(r.run_id, r.placement, r.session_id) for r in tx.rows(sql.PLACE, values)]
+
+    def take_back_overdue(self, epoch: int, claim_timeout_s: float) -> list[str]:
+        """Placed runs that nobody claimed in time, or whose session is gone, wait again."""
+        values = {"claim_timeout_s": claim_timeout_s, "detail": "It was not claimed in time, or its worker went away."}
+        with self._database.transaction() as tx:
+            hold_leadership(tx, epoch)
+            return [row.run_id for row in tx.rows(sql.UNPLACE_OVERDUE, values)]
+
+    def refuse(self, session_id: str, placed: PlacedRun, reason: str) -> bool:
+        """A worker gives back what was placed on it (it drains, or can't take it)."""
+        values = {"run_id": placed.run_id, "placement": placed.placement, "session_id": session_id, "detail": reason}
+        with self._database.transaction() as tx:
+            return bool(tx.rows(sql.UNPLACE_REFUSED, values))
+
+    def verdicts_due(self) -> list[DueVerdict]:
+        """Failed attempts whose runs wait for the scheduler's word."""
+        with self._database.transaction() as tx:
+            return [DueVerdict(**row._mapping) for row in tx.rows(sql.VERDICTS_DUE)]
+
+    def requeue(self, epoch: int, due: DueVerdict, *, delay_s: float, machinery: bool, detail: str) -> bool:
+        """The run gets another attempt, not before `delay_s` from now, on another worker if the machinery failed."""
+        values = {
+            "run_id": due.run_id,
+            "attempt": due.attempt,
+            "machinery": int(machinery),
+            "delay_s": delay_s,
+            "avoid": (due.worker_id or "") if machinery else "",
+            "detail": detail,
+        }
+        with self._database.transaction() as tx:
+            hold_leadership(tx, epoch)
+            return tx.execute(sql.REQUEUE, values) > 0
+
+    def fail(self, epoch: int, due: DueVerdict) -> bool:
+        """The run has failed for good, with its attempt's cause."""
+        return self._end(epoch, due, sql.FAIL)
+
+    def cancel_verdict(self, epoch: int, due: DueVerdict) -> bool:
+        """The attempt was lost while a cancel was asked for: there is nothing left to stop."""
+        return self._end(epoch, due, sql.CANCEL_VERDICT)
+
+    def _end(self, epoch: int, due: DueVerdict, statement: str) -> bool:
+        with self._database.transaction() as tx:
+            hold_leadership(tx, epoch)
+            return tx.execute(statement, {"run_id": due.run_id, "attempt": due.attempt}) > 0
+
+    def request_cancel(self, run_id: str, detail: str = "Cancelled by hand.") -> bool:
+        """Cancel one run: at once if it waits, else its worker is asked to stop it."""
+        with self._database.transaction() as tx:
+            row = tx.one(sql.CANCEL_RUN, {"run_id": run_id, "cause": "cancelled", "detail": detail})
+        return row is not None and row.n_dropped + row.n_requested > 0
+
+    def request_prune(self, run_id: str, detail: str) -> bool:
+        """Ask a running run's worker to stop it early."""
+        with self._database.transaction() as tx:
+            return tx.execute(sql.REQUEST_PRUNE, {"run_id": run_id, "detail": detail}) > 0

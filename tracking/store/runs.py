@@ -1,0 +1,362 @@
+"""Runs as MLflow sees them: opened by clients, read, searched, tagged. Who may write is decided here (I3)."""
+
+import base64
+import json
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Literal
+
+from tracking.errors import InvalidValue, NotAllowed, NotFound
+from tracking.filters import Clause, OrderBy
+from tracking.ids import RUN_ID, new_run_id, random_name
+from tracking.queries import runs as sql
+from tracking.queries import search
+from tracking.queries.sweeps import RUN_EVENTS
+from tracking.records import Event, MetricPoint, Run, RunData
+from tracking.states import EXTERNAL_STATE, MLFLOW_STATUS
+from tracking.store.attempts import Fence, hold_fence
+from tracking.store.database import Database, Transaction
+from tracking.store.sweeps import resolve_sweep
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_PARENT_TAG: Final = "mlflow.parentRunId"
+_NAME_TAG: Final = "mlflow.runName"
+_USER_TAG: Final = "mlflow.user"
+
+
+class Runs:
+    """The runs."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def create_external(
+        self,
+        experiment_id: str,
+        *,
+        user_name: str = "",
+        name: str = "",
+        start_time_ms: int | None = None,
+        tags: Mapping[str, str] | None = None,
+        fence: Fence | None = None,
+    ) -> Run:
+        """Open a run for a client. With a fence it is a descendant of that attempt's run, and ends with the attempt.
+
+        Raises:
+            NotFound: no such experiment.
+            InvalidValue: name and name tag differ, or the time is out of range.
+            NotAllowed: the fence's attempt has ended, or the asked-for parent is not its own.
+        """
+        tags = dict(tags or {})
+        tagged_name = tags.pop(_NAME_TAG, "")
+        if name and tagged_name and name != tagged_name:
+            raise InvalidValue(
+                f"Both 'run_name' argument and 'mlflow.runName' tag are specified, but with different values (run_name='{name}', mlflow.runName='{tagged_name}')."
+            )
+        parent = tags.pop(_PARENT_TAG, None)
+        values = {
+            "run_id": new_run_id(),
+            "experiment_id": _experiment_number(experiment_id),
+            "name": name or tagged_name or random_name(),
+            "user_name": tags.pop(_USER_TAG, "") or user_name,
+            "started_at": datetime.now(UTC) if start_time_ms is None else from_ms(start_time_ms),
+            "parent_run_id": parent or (fence.run_id if fence else None),
+            "opener_run_id": fence.run_id if fence else None,
+            "opener_attempt": fence.attempt if fence else None,
+        }
+        with self._database.transaction() as tx:
+            if tx.one("SELECT 1 FROM experiments WHERE experiment_id = %(experiment_id)s AND lifecycle_stage = 'active'", values) is None:
+                raise NotFound(f"No Experiment with id={experiment_id} exists")
+            if fence is not None:
+                hold_fence(tx, fence)
+                if parent is not None and parent != fence.run_id:
+                    guard_write(tx, parent, fence)
+            tx.execute(sql.INSERT_EXTERNAL, values)
+            write_tags(tx, str(values["run_id"]), tags)
+            return _run(tx.one(sql.GET, values))
+
+    def get(self, run_id: str) -> Run:
+        """One run.
+
+        Raises:
+            NotFound: there is none of this id.
+        """
+        with self._database.transaction() as tx:
+            return get_run(tx, run_id)
+
+    def data(self, run_id: str) -> RunData:
+        """What was logged to a run, its current attempt's view."""
+        with self._database.transaction() as tx:
+            run = get_run(tx, run_id)
+            return load_data(tx, [run])[run_id]
+
+    def resolve(self, ref: str) -> Run:
+        """A run by its id, a unique prefix of 6 or more characters, or SWEEP/NUMBER.
+
+        Raises:
+            NotFound: nothing fits.
+            InvalidValue: a prefix fits more than one.
+        """
+        with self._database.transaction() as tx:
+            sweep, slash, number = ref.rpartition("/")
+            if slash and number.isdecimal():
+                found = tx.scalar(
+                    "SELECT run_id FROM trials WHERE sweep_id = %(sweep_id)s AND number = %(number)s",
+                    {"sweep_id": resolve_sweep(tx, sweep), "number": int(number) if len(number) < 10 else -1},
+                )
+                if found is None:
+                    raise NotFound(f"Sweep {sweep!r} has no trial {number}.", hint=f"`sweep trials {sweep}` lists them.")
+                return get_run(tx, found)
+            row = tx.one(sql.GET, {"run_id": ref})
+            if row is None and RUN_ID.match(ref) and len(ref) >= 6:
+                rows = tx.rows(sql.BY_PREFIX, {"pattern": re.sub(r"([_%\\])", r"\\\1", ref) + "%"})
+                if len(rows) > 1:
+                    raise InvalidValue(f"More than one run begins with {ref!r}.", hint="Give more of its id.")
+                row = rows[0] if rows else None
+        if row is None:
+            raise NotFound(f"There is no run {ref!r}.", hint="Name it as SWEEP/NUMBER, or by its run id.")
+        return _run(row)
+
+    def update(
+        self, run_id: str, *, status: str | None = None, end_time_ms: int | None = None, name: str | None = None, fence: Fence | None = None
+    ) -> Run:
+        """MLflow's runs/update. A managed run's status is its worker's to tell (D9): it is left as it is."""
+        state = None if status is None else EXTERNAL_STATE.get(status)
+        if status is not None and state is None:
+            raise InvalidValue(f"Invalid value {status!r} for parameter 'status' supplied: one of {', '.join(sorted(EXTERNAL_STATE))}.")
+        with self._database.transaction() as tx:
+            kind = guard_write(tx, run_id, fence, tags_only=state is None)
+            if kind == "external":
+                ended_at = None if end_time_ms is None else from_ms(end_time_ms)
+                tx.execute(sql.UPDATE_EXTERNAL, {"run_id": run_id, "state": state, "ended_at": ended_at, "name": name or None})
+            elif name:
+                tx.execute(sql.RENAME, {"run_id": run_id, "name": name})
+            return get_run(tx, run_id)
+
+    def set_tags(self, run_id: str, tags: Mapping[str, str], fence: Fence | None = None) -> None:
+        """Set tags; also on managed runs by anybody: a tag is a note, not a result."""
+        with self._database.transaction() as tx:
+            guard_write(tx, run_id, fence, tags_only=True)
+            write_tags(tx, run_id, tags)
+
+    def delete_tag(self, run_id: str, key: str, fence: Fence | None = None) -> None:
+        """Remove one tag.
+
+        Raises:
+            NotFound: the run has no such tag.
+        """
+        with self._database.transaction() as tx:
+            guard_write(tx, run_id, fence, tags_only=True)
+            if tx.execute("DELETE FROM tags WHERE run_id = %(run_id)s AND key = %(key)s", {"run_id": run_id, "key": key}) == 0:
+                raise NotFound(f"No tag with name: {key} in run with id {run_id}")
+
+    def log_params(self, run_id: str, params: Mapping[str, str], fence: Fence | None = None) -> None:
+        """Log parameters; a value that is the same, also numerically, is no change.
+
+        Raises:
+            InvalidValue: a parameter has another value already.
+        """
+        with self._database.transaction() as tx:
+            guard_write(tx, run_id, fence)
+            write_params(tx, run_id, params, fence)
+
+    def delete(self, run_id: str, fence: Fence | None = None) -> None:
+        """Mark a run deleted; it can be restored."""
+        self._set_lifecycle(run_id, "deleted", fence)
+
+    def restore(self, run_id: str, fence: Fence | None = None) -> None:
+        """Bring a deleted run back."""
+        self._set_lifecycle(run_id, "active", fence)
+
+    def search(
+        self,
+        experiment_ids: Sequence[str],
+        where: tuple[Clause, ...] = (),
+        order_by: tuple[OrderBy, ...] = (),
+        view: Literal["ACTIVE_ONLY", "DELETED_ONLY", "ALL"] = "ACTIVE_ONLY",
+        max_results: int = 1000,
+        page_token: str = "",
+    ) -> tuple[list[tuple[Run, RunData]], str]:
+        """MLflow's runs/search: a page of runs with their data, and the token of the next page or ''."""
+        offset = decode_offset(page_token)
+        numbers = [int(i) for i in experiment_ids if i.isdecimal() and len(i) < 19]
+        text, values = search.compile_search(numbers, where, order_by, view, max_results + 1, offset)
+        with self._database.transaction() as tx:
+            runs = [_run(row) for row in tx.rows(text, values)]
+            data = load_data(tx, runs[:max_results])
+        token = encode_offset(offset + max_results) if len(runs) > max_results else ""
+        return [(run, data[run.run_id]) for run in runs[:max_results]], token
+
+    def events(self, run_id: str) -> list[Event]:
+        """A run's history, oldest first."""
+        with self._database.transaction() as tx:
+            return [Event(**row._mapping) for row in tx.rows(RUN_EVENTS, {"run_id": run_id})]
+
+    def _set_lifecycle(self, run_id: str, stage: str, fence: Fence | None) -> None:
+        with self._database.transaction() as tx:
+            row = tx.one(sql.FOR_WRITE, {"run_id": run_id})
+            if row is not None and row.kind != "external" and row.state in ("queued", "placed", "running"):
+                raise NotAllowed(f"Run {run_id} is managed and has not ended.", hint="Cancel it first: `sweep cancel`.")
+            if row is not None and row.lifecycle_stage == "active":
+                guard_write(tx, run_id, fence, tags_only=True)
+            get_run(tx, run_id)
+            tx.execute(sql.SET_LIFECYCLE, {"run_id": run_id, "stage": stage})
+
+
+def guard_write(tx: Transaction, run_id: str, fence: Fence | None, *, tags_only: bool = False) -> str:
+    """Refuse a write that its sender has no right to (I3, D7); returns the run's kind.
+
+    Raises:
+        NotFound: no such run.
+        InvalidValue: the run is deleted.
+        NotAllowed: a managed run's metrics, parameters or outcome from anyone but its current attempt, or an
+            attempt writing outside its own run and the descendants it opened.
+    """
+    row = tx.one(sql.FOR_WRITE, {"run_id": run_id})
+    if row is None:
+        raise NotFound(f"Run with id={run_id} not found")
+    if row.lifecycle_stage != "active":
+        raise InvalidValue(f"The run {run_id} must be in the 'active' state. Current state is {row.lifecycle_stage}.")
+    if fence is not None:
+        own = fence.run_id == run_id or (row.opener_run_id == fence.run_id and row.opener_attempt == fence.attempt)
+        if not own:
+            raise NotAllowed(f"The attempt of run {fence.run_id} may write that run and the runs it opened, not {run_id}.")
+        hold_fence(tx, fence)
+    elif row.kind == "managed" and not tags_only:
+        raise NotAllowed(
+            f"Run {run_id} is managed: its results are accepted only from its current attempt.",
+            hint="Log from inside the trial (its environment holds the token), or to a run of your own.",
+        )
+    return str(row.kind)
+
+
+def get_run(tx: Transaction, run_id: str) -> Run:
+    """One run, within a transaction."""
+    row = tx.one(sql.GET, {"run_id": run_id})
+    if row is None:
+        raise NotFound(f"Run with id={run_id} not found")
+    return _run(row)
+
+
+def write_tags(tx: Transaction, run_id: str, tags: Mapping[str, str]) -> None:
+    """Upsert tags, in one order so that two writers can't deadlock; the name tag renames the run, parent and user go to their columns."""
+    for key, column in ((_NAME_TAG, "name"), (_PARENT_TAG, "parent_run_id"), (_USER_TAG, "user_name")):
+        if key in tags:
+            where = "run_id = %(run_id)s" + ("" if column == "name" else " AND kind = 'external'")
+            tx.execute(f"UPDATE runs SET {column} = %(value)s WHERE {where}", {"run_id": run_id, "value": tags[key]})
+    rows = [(run_id, key, tags[key]) for key in sorted(tags) if key not in (_NAME_TAG, _PARENT_TAG, _USER_TAG)]
+    tx.insert("INSERT INTO tags (run_id, key, value)", rows, sql.UPSERT_TAG_TAIL)
+
+
+def write_params(tx: Transaction, run_id: str, params: Mapping[str, str], fence: Fence | None) -> None:
+    """Insert parameters; the same value again is no change, another is refused as MLflow does."""
+    if not params:
+        return
+    attempt = fence.attempt if fence is not None and fence.run_id == run_id else 0
+    before = {row.key: row for row in tx.rows(sql.PARAMS_OF, {"run_id": run_id, "keys": list(params)})}
+    for key, value in params.items():
+        old = before.get(key)
+        if old is not None and old.attempt in (0, attempt) and not _same_value(old.value, value):
+            raise InvalidValue(
+                f"Changing param values is not allowed. Param with key='{key}' was already logged with value='{old.value}' "
+                f"for run ID='{run_id}'. Attempted logging new value '{value}'."
+            )
+    rows = [(run_id, key, params[key], attempt) for key in sorted(params)]
+    tx.insert("INSERT INTO params (run_id, key, value, attempt)", rows, sql.UPSERT_PARAM_TAIL)
+
+
+def load_data(tx: Transaction, runs: Sequence[Run]) -> dict[str, RunData]:
+    """Parameters, tags and latest metrics of many runs in three queries."""
+    ids = {"run_ids": [run.run_id for run in runs]}
+    params: dict[str, dict[str, str]] = {run.run_id: {} for run in runs}
+    tags: dict[str, dict[str, str]] = {run.run_id: _column_tags(run) for run in runs}
+    metrics: dict[str, list[MetricPoint]] = {run.run_id: [] for run in runs}
+    if runs:
+        for row in tx.rows(sql.DATA_PARAMS, ids):
+            params[row.run_id][row.key] = row.value
+        for row in tx.rows(sql.DATA_TAGS, ids):
+            tags[row.run_id][row.key] = row.value
+        for row in tx.rows(sql.DATA_METRICS, ids):
+            metrics[row.run_id].append(MetricPoint(row.key, row.value, row.step, row.time_ms))
+    return {i: RunData(params[i], tags[i], tuple(metrics[i])) for i in ids["run_ids"]}
+
+
+def _column_tags(run: Run) -> dict[str, str]:
+    """The tags that columns stand for."""
+    tags = {_NAME_TAG: run.name}
+    if run.user_name:
+        tags[_USER_TAG] = run.user_name
+    if run.parent_run_id:
+        tags[_PARENT_TAG] = run.parent_run_id
+    if run.sweep_id and run.trial_number is not None:
+        tags["sweep.trial"] = str(run.trial_number)
+    if run.cause:
+        tags["sweep.cause"] = run.cause
+    return tags
+
+
+def _same_value(old: str, new: str) -> bool:
+    if old == new:
+        return True
+    try:
+        return float(old) == float(new)
+    except ValueError:
+        return False
+
+
+def _run(row: Any) -> Run:
+    values = dict(row._mapping)
+    values["argv"] = tuple(values["argv"])
+    return Run(**values)
+
+
+def mlflow_status(run: Run) -> str:
+    """MLflow's status of a run."""
+    return MLFLOW_STATUS[run.state]
+
+
+def from_ms(time_ms: int) -> datetime:
+    """An aware time from Unix milliseconds.
+
+    Raises:
+        InvalidValue: no calendar reaches that far.
+    """
+    try:
+        return _EPOCH + timedelta(milliseconds=time_ms)
+    except (OverflowError, TypeError):
+        raise InvalidValue(f"{time_ms!r} is no time in Unix milliseconds.") from None
+
+
+def to_ms(time: datetime) -> int:
+    """Unix milliseconds of an aware time."""
+    return (time - _EPOCH) // timedelta(milliseconds=1)
+
+
+def encode_offset(offset: int) -> str:
+    """A page token; clients treat it as opaque."""
+    return base64.urlsafe_b64encode(json.dumps({"offset": offset}).encode()).decode()
+
+
+def decode_offset(token: str) -> int:
+    """The offset a page token stands for.
+
+    Raises:
+        InvalidValue: it is no token of ours.
+    """
+    if not token:
+        return 0
+    try:
+        offset = json.loads(base64.urlsafe_b64decode(token.encode()))["offset"]
+    except (ValueError, KeyError, TypeError):
+        offset = None
+    if not isinstance(offset, int) or isinstance(offset, bool) or not 0 < offset < 2**62:
+        raise InvalidValue("Invalid page token.")
+    return offset
+
+
+def _experiment_number(experiment_id: str) -> int:
+    if not (experiment_id.isdecimal() and len(experiment_id) < 19):
+        raise NotFound(f"No Experiment with id={experiment_id} exists")
+    return int(experiment_id)
+

@@ -1,0 +1,203 @@
+"""Sweeps: submitted once, moved by guarded updates, found by many names."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from tracking.errors import InvalidValue, NotFound, NotNow
+from tracking.ids import new_run_id, new_short_id, new_uuid
+from tracking.queries import queue as queue_sql
+from tracking.queries import sweeps as sql
+from tracking.records import Event, Launch, NewSweep, Sweep, SweepCounts
+from tracking.states import FINAL_SWEEP_STATES, SWEEP_MOVES, SweepEvent
+from tracking.store.database import Database, Transaction, json_text
+from tracking.store.experiments import ensure_experiment
+from tracking.store.leader import hold_leadership
+from tracking.store.registry import register_version
+
+
+class Sweeps:
+    """The sweeps."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def submit(self, new: NewSweep) -> Sweep:
+        """Write a sweep and its parent run; the same `submission_id` gives the same sweep back."""
+        submission_id = new.submission_id or new_uuid()
+        sweep_id = new_run_id()
+        with self._database.transaction() as tx:
+            # Two submissions of one id at once: the second waits here, then finds the first.
+            tx.execute("SELECT pg_advisory_xact_lock(hashtext(%(id)s))", {"id": submission_id})
+            before = tx.scalar(sql.SUBMITTED_BEFORE, {"submission_id": submission_id})
+            if before is not None:
+                return _sweep(tx.one(sql.GET, {"ref": before}))
+            values = {
+                "sweep_id": sweep_id,
+                "experiment_id": ensure_experiment(tx, new.experiment),
+                "name": new.name,
+                "short_id": new_short_id(),
+                "submission_id": submission_id,
+                "user_name": new.user_name,
+                "config": json_text(new.config),
+                "source": new.source,
+                "launch": json_text(new.launch),
+                "metric_name": new.metric_name,
+                "metric_goal": new.metric_goal,
+                "metric_from": new.metric_from,
+                "queue": new.queue,
+                "priority": new.priority,
+                "parallel": new.parallel,
+            }
+            tx.execute(sql.INSERT_PARENT, values)
+            tx.execute(sql.INSERT, values)
+            tags = dict(new.tags)
+            if new.description:
+                tags["mlflow.note.content"] = new.description
+            tx.insert("INSERT INTO tags (run_id, key, value)", [(sweep_id, key, str(value)) for key, value in tags.items()])
+            return _sweep(tx.one(sql.GET, {"ref": sweep_id}))
+
+    def get(self, ref: str) -> Sweep:
+        """A sweep by id, short id, name (the newest of that name), unique prefix, or `@latest`.
+
+        Raises:
+            NotFound: nothing fits.
+            InvalidValue: a prefix fits more than one.
+        """
+        with self._database.transaction() as tx:
+            return _sweep(tx.one(sql.GET, {"ref": resolve_sweep(tx, ref)}))
+
+    def list(self, state: str | None = None, limit: int = 50, user_name: str | None = None) -> Sequence[tuple[Sweep, SweepCounts]]:
+        """Sweeps, newest first, with their counts."""
+        with self._database.transaction() as tx:
+            sweeps = [_sweep(row) for row in tx.rows(sql.LIST, {"state": state, "limit": limit, "user_name": user_name})]
+            counts = _counts(tx, [sweep.sweep_id for sweep in sweeps])
+        return [(sweep, counts[sweep.sweep_id]) for sweep in sweeps]
+
+    def active(self) -> Sequence[Sweep]:
+        """Sweeps that are not over, by priority and age."""
+        with self._database.transaction() as tx:
+            return [_sweep(row) for row in tx.rows(sql.ACTIVE)]
+
+    def counts(self, sweep_id: str) -> SweepCounts:
+        """Trials by state."""
+        with self._database.transaction() as tx:
+            return _counts(tx, [sweep_id])[sweep_id]
+
+    def events(self, sweep_id: str, limit: int = 1000) -> Sequence[Event]:
+        """The newest `limit` rows of a sweep's history, oldest first."""
+        with self._database.transaction() as tx:
+            return [Event(**row._mapping) for row in tx.rows(sql.EVENTS, {"sweep_id": sweep_id, "limit": limit})]
+
+    def pause(self, sweep_id: str) -> Sweep:
+        """Propose and place nothing; what runs goes on."""
+        with self._database.transaction() as tx:
+            sweep = self._by_hand(tx, sweep_id, SweepEvent.PAUSE, "Paused by hand.")
+            tx.rows(queue_sql.UNPLACE_SWEEP, {"sweep_id": sweep_id, "detail": "The sweep was paused."})
+        return sweep
+
+    def resume(self, sweep_id: str) -> Sweep:
+        """Go on after a pause."""
+        with self._database.transaction() as tx:
+            return self._by_hand(tx, sweep_id, SweepEvent.RESUME, None)
+
+    def stop(self, sweep_id: str) -> Sweep:
+        """Propose nothing more; trials that run may end, those that wait are cancelled."""
+        with self._database.transaction() as tx:
+            sweep = self._by_hand(tx, sweep_id, SweepEvent.STOP, "Stopped by hand.")
+            tx.rows(queue_sql.DROP_WAITING, {"sweep_id": sweep_id, "cause": "cancelled", "detail": "The sweep was stopped."})
+        return sweep
+
+    def cancel(self, sweep_id: str) -> Sweep:
+        """End the sweep now: waiting trials are cancelled, running ones are stopped."""
+        with self._database.transaction() as tx:
+            sweep = self._by_hand(tx, sweep_id, SweepEvent.CANCEL, "Cancelled by hand.")
+            tx.rows(queue_sql.CANCEL_SWEEP, {"sweep_id": sweep_id, "cause": "cancelled", "detail": "The sweep was cancelled."})
+        return sweep
+
+    def over_limit(self, epoch: int, sweep_id: str, *, detail: str, fail: bool) -> bool:
+        """A limit of the file was reached: running trials are stopped and the sweep ends (as failed if `fail`)."""
+        event = SweepEvent.FAIL if fail else SweepEvent.STOP
+        with self._database.transaction() as tx:
+            hold_leadership(tx, epoch)
+            won = _move(tx, sweep_id, event, cause="over_budget", detail=detail)
+            if won:
+                tx.rows(queue_sql.CANCEL_SWEEP, {"sweep_id": sweep_id, "cause": "over_budget", "detail": detail})
+        return won
+
+    def finish(self, epoch: int, sweep_id: str, *, event: SweepEvent, cause: str, detail: str | None) -> bool:
+        """The last trial has ended: end the sweep and, in the same transaction, register its winner if the file says so."""
+        with self._database.transaction() as tx:
+            hold_leadership(tx, epoch)
+            won = _move(tx, sweep_id, event, cause=cause, detail=detail)
+            if won:
+                _register_winner(tx, _sweep(tx.one(sql.GET, {"ref": sweep_id})))
+        return won
+
+    def register_detail(self, sweep_id: str) -> str | None:
+        """What became of `register:`, one sentence; None when the file does not ask for it, or not yet."""
+        with self._database.transaction() as tx:
+            detail = tx.scalar("SELECT register_detail FROM sweeps WHERE sweep_id = %(id)s", {"id": sweep_id})
+        return None if detail is None else str(detail)
+
+    def _by_hand(self, tx: Transaction, sweep_id: str, event: SweepEvent, detail: str | None) -> Sweep:
+        """Idempotent: a sweep that is already where the event leads is answered as it is."""
+        won = _move(tx, sweep_id, event, cause=None, detail=detail)
+        sweep = _sweep(tx.one(sql.GET, {"ref": sweep_id}))
+        if not won and sweep.state != SWEEP_MOVES[event].to:
+            if sweep.state in FINAL_SWEEP_STATES:
+                raise NotNow(f"Sweep {sweep.short_id} has already ended ({sweep.state}).")
+            raise NotNow(f"Sweep {sweep.short_id} is {sweep.state}; it can't {event} now.")
+        return sweep
+
+
+def _move(tx: Transaction, sweep_id: str, event: SweepEvent, *, cause: str | None, detail: str | None) -> bool:
+    won = tx.execute(sql.MOVES[event], {"sweep_id": sweep_id, "cause": cause, "detail": detail}) > 0
+    if won:
+        tx.execute(sql.FOLLOW_PARENT, {"sweep_id": sweep_id})
+    return won
+
+
+def resolve_sweep(tx: Transaction, ref: str) -> str:
+    """The id of the sweep that a reference names (see `Sweeps.get`)."""
+    if ref == "@latest":
+        latest = tx.scalar(sql.LATEST)
+        if latest is None:
+            raise NotFound("There is no sweep yet.", hint="Submit one: `sweep submit sweep.yaml`.")
+        return str(latest)
+    rows = tx.rows(sql.RESOLVE, {"ref": ref}) if ref else []
+    if not rows:
+        raise NotFound(f"There is no sweep {ref!r}.", hint="`sweep ls` lists them; `@latest` is the newest.")
+    found = [row.sweep_id for row in rows if row.rank == rows[0].rank]
+    if rows[0].rank == 2 and len(set(found)) > 1:
+        raise InvalidValue(f"More than one sweep begins with {ref!r}.", hint="Give more of its id.")
+    return str(found[0])
+
+
+def _counts(tx: Transaction, sweep_ids: Iterable[str]) -> dict[str, SweepCounts]:
+    ids = list(sweep_ids)
+    sums: dict[str, dict[str, int]] = {sweep_id: defaultdict(int) for sweep_id in ids}
+    for row in tx.rows(sql.COUNTS, {"sweep_ids": ids}) if ids else []:
+        sums[row.sweep_id][row.state] += row.n
+        if row.state == "open" and row.run_state in ("queued", "placed", "running"):
+            sums[row.sweep_id][row.run_state] += row.n
+    return {sweep_id: SweepCounts(**counts) for sweep_id, counts in sums.items()}
+
+
+def _sweep(row: Any) -> Sweep:
+    values = {name: row._mapping[name] for name in Sweep.__struct_fields__}
+    values["launch"] = msgspec.convert(row.launch, Launch)
+    values["experiment_id"] = str(row.experiment_id)
+    return Sweep(**values)
+
+
+def _register_winner(tx: Transaction, sweep: Sweep) -> None:
+    """Carry out `register:` once; the primary record of that is the sweep's own row."""
+    wanted = sweep.config.get("register")
+    if not wanted or sweep.state == "cancelled":
+        return
+    version = register_version(tx, sweep, model=wanted["model"], artifact=wanted.get("artifact", "model"), alias=wanted.get("alias"))
+    detail = "No trial finished with a value; nothing was registered." if version is None else f"Registered {wanted['model']} v{version}."
+    tx.execute(sql.MARK_REGISTERED, {"sweep_id": sweep.sweep_id, "detail": detail})

@@ -1,0 +1,1 @@
+"""Runs attempts: claims what was placed here, supervises processes and containers, reports outcomes."""

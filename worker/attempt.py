@@ -1,0 +1,265 @@
+"""One attempt's life in this worker: slot, claim, preparation, start, end, report. One thread each."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from tracking.errors import DatabaseAway, SweepError
+from tracking.ids import attempt_token, new_secret, new_uuid, token_hash
+from tracking.records import ClaimedRun, Outcome
+from tracking.states import Cause
+from tracking.store.attempts import FinishAnswer
+from worker.errors import WorkerError
+from worker.output import Output
+from worker.runtimes.base import AttemptSpec, Handle, StopReason, outcome_of
+
+if TYPE_CHECKING:
+    from worker.supervisor import Supervisor
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+_RETRY_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+class Work:
+    """A run that this worker was given, from the wake-up to the report.
+
+    Attributes:
+        announced: whether a Celery task waits on it, and shows it.
+        done: set when it is over here, whatever that means for the run.
+        result: what to tell the Celery task.
+    """
+
+    def __init__(self, supervisor: "Supervisor", run_id: str, placement: int, *, announced: bool) -> None:
+        self._supervisor = supervisor
+        self.run_id = run_id
+        self.placement = placement
+        self.announced = announced
+        self.claimed: ClaimedRun | None = None
+        self.output: Output | None = None
+        self.done = threading.Event()
+        self.released = False
+        self.refused = False
+        self.outcome: Outcome | None = None
+        self.started_at: float | None = None
+        self.told_started = False
+        self.phase = "waiting"
+        self._handle: Handle | None = None
+        self._stop_reason: StopReason | None = None
+        self._lock = threading.Lock()
+        self._quiet = False
+
+    # -- asked from outside ---------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Claim and run it, in a thread of its own."""
+        threading.Thread(target=self._guarded, args=(self._claim_and_run,), name=f"run-{self.run_id[:8]}", daemon=True).start()
+
+    def adopt(self, claimed: ClaimedRun) -> None:
+        """Go on with an attempt that an earlier life of this worker had claimed."""
+        self.claimed = claimed
+        threading.Thread(target=self._guarded, args=(self._go_on,), name=f"run-{self.run_id[:8]}", daemon=True).start()
+
+    def stop(self, reason: StopReason) -> None:
+        """Stop the attempt; the first reason stands. `superseded` also means: report nothing."""
+        with self._lock:
+            if reason == "superseded":
+                self._quiet = True
+            if self._stop_reason is None:
+                self._stop_reason = reason
+            handle = self._handle
+        if handle is not None:
+            handle.stop(reason)
+
+    def release(self) -> None:
+        """The worker stops: whoever waits here waits no longer, the attempt goes on without us."""
+        self.released = True
+        self.done.set()
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the attempt is claimed and not reported yet."""
+        return self.claimed is not None and not self.done.is_set()
+
+    def describe(self) -> dict[str, str | int]:
+        """Where it runs, for the record."""
+        return {} if self._handle is None else self._handle.describe()
+
+    # -- its life -------------------------------------------------------------------------------------------
+
+    def _guarded(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except Exception:
+            # A bug of ours must not take the slot with it, nor leave the run without an end.
+            _log.exception("Run %s: unexpected error", self.run_id)
+            if self.claimed is not None and not self._supervisor.is_stopping:
+                self._report(Outcome("failed", Cause.LAUNCH, "The worker made an error; its log tells more."))
+        finally:
+            self._supervisor.forget(self)
+            self.done.set()
+
+    def _claim_and_run(self) -> None:
+        slots = self._supervisor.slots
+        if not slots.take():
+            self.released = True
+            return
+        try:
+            secret = new_secret()
+            self.phase = "claiming"
+            self.claimed = self._claim(secret)
+            if self.claimed is None:
+                self.refused = True
+                return
+            self._supervisor.note_activity()
+            self.phase = "running"
+            if not self.announced:
+                self._supervisor.window.publish_started(self.run_id, self.placement)
+            outcome = self._run(self.claimed, attempt_token(self.run_id, self.claimed.attempt, secret))
+            self._end(outcome)
+        finally:
+            slots.free()
+        self._tidy()
+
+    def _go_on(self) -> None:
+        claimed = self._require_claimed()
+        slots = self._supervisor.slots
+        slots.take_over()
+        try:
+            self.phase = "running"
+            self._supervisor.window.publish_started(self.run_id, self.placement)
+            folder = self._supervisor.surroundings.folders.path(self.run_id, claimed.attempt)
+            handle = self._supervisor.runtime_of(claimed).adopt(self.run_id, claimed.attempt, folder)
+            if handle is None:
+                outcome = Outcome("failed", Cause.LOST, "The worker was restarted before the command had started.")
+            else:
+                self.output = Output.resume(folder, claimed.launch, self._supervisor.settings.log_max_bytes)
+                outcome = self._follow(claimed, handle, since=time.monotonic())
+            self._end(outcome)
+        finally:
+            slots.free()
+        self._tidy()
+
+    def _claim(self, secret: str) -> ClaimedRun | None:
+        """Claim until the answer is known: the same claim id gets the same answer."""
+        claim_id = new_uuid()
+        store = self._supervisor.store
+        return self._until_known(
+            lambda: store.attempts.claim(
+                self.run_id, self.placement, self._supervisor.session_id, claim_id=claim_id, secret_hash=token_hash(secret)
+            )
+        )
+
+    def _run(self, claimed: ClaimedRun, token: str) -> Outcome:
+        runtime = self._supervisor.runtime_of(claimed)
+        try:
+            spec = self._prepare(claimed, token)
+            with self._lock:
+                reason = self._stop_reason
+            if reason is not None:
+                return Outcome("stopped", Cause.PRUNED if reason == "prune" else Cause.CANCELLED, "Stopped before its command was started.")
+            self.output = Output(spec.folder, claimed.launch, self._supervisor.settings.log_max_bytes)
+            handle = runtime.start(spec)
+        except WorkerError as error:
+            return Outcome("failed", error.cause, f"{error.message} {error.hint}".strip())
+        return self._follow(claimed, handle, since=time.monotonic())
+
+    def _prepare(self, claimed: ClaimedRun, token: str) -> AttemptSpec:
+        supervisor = self._supervisor
+        folder, start = supervisor.surroundings.prepare_code(claimed)
+        env_bin = supervisor.surroundings.prepare_environment(folder, claimed.launch)
+        return AttemptSpec(
+            run_id=self.run_id,
+            attempt=claimed.attempt,
+            worker_id=supervisor.worker_id,
+            host_incarnation=supervisor.host_incarnation,
+            argv=claimed.argv,
+            env=supervisor.surroundings.variables(claimed, token, folder, env_bin),
+            cwd=start,
+            folder=folder,
+            resources=claimed.launch.resources,
+            stop_grace_s=min(claimed.launch.stop_grace_s, supervisor.settings.stop_grace_s),
+            gpu_ids=claimed.gpu_ids,
+            mounts=supervisor.surroundings.mounts(claimed, folder),
+        )
+
+    def _follow(self, claimed: ClaimedRun, handle: Handle, *, since: float) -> Outcome:
+        with self._lock:
+            self._handle = handle
+            reason = self._stop_reason
+        if reason is not None:
+            handle.stop(reason)
+        self.started_at = since
+        limit = claimed.launch.trial_time_s
+        report = handle.wait(limit)
+        if report is None:
+            self.stop("timeout")
+            report = handle.wait()
+        while report is None:
+            report = handle.wait()
+        return outcome_of(report, error_line=self.output.last_error_line() if self.output is not None and report.exit_status else "")
+
+    def _end(self, outcome: Outcome) -> None:
+        """Ship what is left of the output, then report: an outcome must not overtake its metrics."""
+        self.phase = "finishing"
+        if self._quiet:
+            self.refused = True
+            return
+        if self.output is not None:
+            self._until_known(self._ship_rest)
+        self._report(outcome)
+
+    def _ship_rest(self) -> None:
+        if self.output is not None:
+            self.output.ship(self._supervisor.ingest, self._require_claimed(), is_final=True)
+
+    def _report(self, outcome: Outcome) -> None:
+        claimed = self._require_claimed()
+        supervisor = self._supervisor
+        finish_key = new_uuid()
+        answer = self._until_known(
+            lambda: supervisor.store.attempts.finish(self.run_id, claimed.attempt, supervisor.session_id, outcome, finish_key=finish_key)
+        )
+        self.refused = answer is None or answer is FinishAnswer.REFUSED
+        self.outcome = outcome
+        if self.refused:
+            _log.warning("Run %s attempt %d is no longer ours; its outcome was not recorded.", self.run_id, claimed.attempt)
+        supervisor.note_activity()
+        supervisor.wake_scheduler()
+        if not self.announced:
+            supervisor.window.publish_ended(self.run_id, self.placement, outcome.verdict, outcome.detail)
+
+    def _tidy(self) -> None:
+        """Let go of what the attempt held, after the slot is free and the outcome committed."""
+        if self._handle is not None:
+            self._handle.cleanup()
+        if self.claimed is not None:
+            self._supervisor.surroundings.folders.remove(self.run_id, self.claimed.attempt)
+
+    def _until_known(self, act: Callable[[], T]) -> T | None:
+        """Do it until Postgres has answered; None when the attempt was superseded or the worker stops meanwhile."""
+        n_tries = 0
+        while True:
+            try:
+                return act()
+            except DatabaseAway as error:
+                if n_tries == 0:
+                    _log.warning("Run %s: %s Trying until it is back.", self.run_id, error)
+                delay_s = _RETRY_S[min(n_tries, len(_RETRY_S) - 1)]
+                n_tries += 1
+                if self._quiet or self._supervisor.wait_stopping(delay_s):
+                    return None
+            except SweepError as error:
+                # The fence: what an attempt sends after it was superseded is not recorded, and that is right.
+                _log.warning("Run %s: %s", self.run_id, error)
+                return None
+
+    def _require_claimed(self) -> ClaimedRun:
+        if self.claimed is None:
+            raise AssertionError("an attempt exists only once its run is claimed")
+        return self.claimed
+

@@ -1,0 +1,253 @@
+"""Python environments from MLflow's `python_env.yaml`, built by uv, once for each content.
+
+An environment lies under the SHA-256 of what it was asked to hold. Local folders as dependencies (`-e .`, `./lib`) are refused: one
+environment serves every attempt with the same file, and such an install would tie it to the code of one.
+"""
+
+import configparser
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import uv
+import yaml
+from msgspec import Struct
+
+from worker.errors import EnvironmentBroken
+from worker.folders import locked
+
+_BUILD_S: Final = 1800
+_DETAIL_LINES: Final = 12
+_COMPLETE: Final = ".complete"
+_FORMAT: Final = 1
+"""Part of the hash: counts up when environments are to be built in another way."""
+_INCLUDE: Final = re.compile(r"^(-r|-c|--requirement|--constraint)[ =]\s*(?P<path>.+)$")
+_LOCAL: Final = re.compile(r"^(-e\b|--editable\b|\.|/|file:)|@\s*file:")
+_VERSION: Final = re.compile(r"\d+(\.\d+){0,2}")
+
+
+class PythonEnv(Struct, frozen=True):
+    """What a `python_env.yaml` asks for.
+
+    Attributes:
+        python: the version asked for, as `3.11`; the one that runs the worker if the file names none.
+        requirements: lines of a requirements file, includes resolved.
+    """
+
+    python: str
+    requirements: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """Names the environment: same digest, same environment."""
+        content = json.dumps([_FORMAT, self.python, sys.platform, self.requirements])
+        return hashlib.sha256(content.encode()).hexdigest()
+
+
+class UvEnvironments:
+    """The environments of one worker.
+
+    Args:
+        root: folder that holds them, `<root>/<digest>`.
+        environ: the worker's environment variables, where settings of pip and uv are looked up.
+    """
+
+    def __init__(self, root: Path, environ: Mapping[str, str] | None = None) -> None:
+        self._root = root
+        self._environ = dict(os.environ if environ is None else environ)
+        root.mkdir(parents=True, exist_ok=True)
+
+    def ensure(self, file: Path) -> Path:
+        """Build the environment that a `python_env.yaml` asks for, unless it is here already; return its `bin` folder.
+
+        Raises:
+            EnvironmentBroken: the file is wrong, or uv could not do it; the message ends with uv's last lines.
+        """
+        wanted = read_python_env(file)
+        target = self._root / wanted.digest
+        if not (target / _COMPLETE).exists():
+            with locked(self._root / f"{wanted.digest}.lock"):
+                # Another thread or process may have been first.
+                if not (target / _COMPLETE).exists():
+                    self._build(wanted, target)
+        return target / "bin"
+
+    def _build(self, wanted: PythonEnv, target: Path) -> None:
+        # What an interrupted build left. Environments hold their own path, so one is built in place and marked at its end.
+        if target.exists():
+            shutil.rmtree(target)
+        self._uv("venv", "--python", _interpreter(wanted.python, self._environ), "--no-project", str(target))
+        if wanted.requirements:
+            listing = target / "requirements.txt"
+            listing.write_text("\n".join(wanted.requirements) + "\n", encoding="utf-8")
+            self._uv("pip", "install", "--python", str(target / "bin" / "python"), "-r", str(listing))
+        (target / _COMPLETE).touch()
+
+    def _uv(self, *arguments: str) -> None:
+        command = [uv.find_uv_bin(), *arguments, "--no-progress", "--color", "never"]
+        try:
+            # From a folder of ours, so that no project's own uv settings apply to an environment that others share.
+            done = subprocess.run(command, env=uv_environment(self._environ), cwd=self._root, capture_output=True, timeout=_BUILD_S, check=False, text=True)
+        except subprocess.TimeoutExpired:
+            raise EnvironmentBroken(f"uv {arguments[0]} took over {_BUILD_S} s.") from None
+        if done.returncode != 0:
+            last = "\n".join(done.stderr.strip().splitlines()[-_DETAIL_LINES:])
+            raise EnvironmentBroken(f"uv {arguments[0]} could not build the Python environment:\n{last}")
+
+
+def read_python_env(file: Path) -> PythonEnv:
+    """Read a `python_env.yaml` and the requirement files that it names.
+
+    Raises:
+        EnvironmentBroken: it is missing or wrong.
+    """
+    content = _parse(file)
+    unknown = set(content) - {"python", "build_dependencies", "dependencies", "name"}
+    if unknown:
+        raise EnvironmentBroken(f"{file.name} has unknown keys: {', '.join(sorted(unknown))}.")
+    # pip itself is not needed to build, nor in the result.
+    lines = [line for line in _lines(content, "build_dependencies", file) if not re.match(r"pip\b(?!-)", line)]
+    lines += _lines(content, "dependencies", file)
+    return PythonEnv(
+        python=_version(content.get("python"), file),
+        requirements=tuple(resolved for line in lines for resolved in _resolve(line, file.parent, file.parent)),
+    )
+
+
+def _parse(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise EnvironmentBroken(f"The project has no file {file.name}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise EnvironmentBroken(f"{file.name} is not valid YAML: {error}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise EnvironmentBroken(f"{file.name} must be a mapping with `python` and `dependencies`.")
+    return content
+
+
+def _lines(content: dict[str, Any], key: str, file: Path) -> list[str]:
+    lines = content.get(key) or []
+    if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+        raise EnvironmentBroken(f"`{key}` in {file.name} must be a list of requirements.")
+    return [line.strip() for line in lines]
+
+
+def _version(value: object, file: Path) -> str:
+    text = str(value) if value is not None else f"{sys.version_info.major}.{sys.version_info.minor}"
+    if not _VERSION.fullmatch(text):
+        raise EnvironmentBroken(f"`python: {text}` in {file.name} is not a version.", hint="Write it in quotes, as in `python: '3.11'`.")
+    return text
+
+
+def _resolve(line: str, folder: Path, root: Path) -> Iterator[str]:
+    """A requirement with its includes replaced by what they hold, so that the digest covers it; constraints stay constraints.
+
+    Only plain requirement lists can be told apart from constraints once merged, so `-c` is refused.
+    """
+    text = re.sub(r"(^|\s)#.*$", "", line).strip()
+    include = _INCLUDE.match(text)
+    if include is None:
+        if _LOCAL.search(text):
+            raise EnvironmentBroken(
+                f"The dependency `{text}` is a local folder or file; environments are shared between attempts.",
+                hint="Leave it out: the project's own folder is where the command runs, so its modules can be imported.",
+            )
+        if text:
+            yield text
+        return
+    if include[1] in {"-c", "--constraint"}:
+        raise EnvironmentBroken(f"Constraint files (`{text}`) are not supported; write the versions into the requirements.")
+    path = (folder / include["path"].strip()).resolve()
+    if not path.is_relative_to(root.resolve()) or not path.is_file():
+        raise EnvironmentBroken(f"The project has no requirements file {include['path'].strip()!r}.")
+    for inner in path.read_text(encoding="utf-8").replace("\\\n", " ").splitlines():
+        yield from _resolve(inner, path.parent, root)
+
+
+def _interpreter(version: str, environ: Mapping[str, str]) -> str:
+    """An interpreter of the minor version asked for; patch levels are as good as each other.
+
+    The one that runs the worker if it fits, else one of pyenv's, which MLflow users have and uv finds only where pyenv has it on the
+    PATH, else whatever uv finds or fetches.
+    """
+    minor = ".".join(version.split(".")[:2])
+    if minor in {f"{sys.version_info.major}.{sys.version_info.minor}", str(sys.version_info.major)}:
+        return sys.executable
+    pyenv = Path(environ.get("PYENV_ROOT") or Path(environ.get("HOME", "/nonexistent"), ".pyenv"))
+    found = sorted(pyenv.glob(f"versions/{minor}.*/bin/python"))
+    return str(found[-1]) if found else minor
+
+
+_PIP_TO_UV: Final = {
+    "index-url": "UV_DEFAULT_INDEX",
+    "extra-index-url": "UV_INDEX",
+    "find-links": "UV_FIND_LINKS",
+    "no-index": "UV_NO_INDEX",
+    "trusted-host": "UV_INSECURE_HOST",
+    "cert": "SSL_CERT_FILE",
+}
+
+
+def uv_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment that uv runs in: uv does not read pip's settings, so what this machine has set for pip is translated.
+
+    uv's own variables stand where both speak. pip takes the best version of all its indexes, uv by default only the first index
+    that knows a name: with further indexes taken from pip, pip's way is kept.
+    """
+    env = {name: value for name, value in environ.items() if name not in {"VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME"}}
+    env.setdefault("UV_SYSTEM_CERTS", "true")
+    for name, value in pip_settings(environ).items():
+        target = _PIP_TO_UV.get(name)
+        if target is None or env.get(target):
+            continue
+        # pip separates by white space; uv does so too, except for links.
+        env[target] = ",".join(value.split()) if name == "find-links" else value
+        if name == "extra-index-url":
+            env.setdefault("UV_INDEX_STRATEGY", "unsafe-best-match")
+    return env
+
+
+def pip_settings(environ: Mapping[str, str]) -> dict[str, str]:
+    """What this machine has set for pip: its files, later ones over earlier ones, and above them its variables.
+
+    The order is pip's (https://pip.pypa.io/en/stable/topics/configuration/): global, user, the file in PIP_CONFIG_FILE; sections
+    `global`, then `install`.
+    """
+    found: dict[str, str] = {}
+    for path in _pip_files(environ):
+        parser = configparser.RawConfigParser()
+        try:
+            parser.read(path, encoding="utf-8")
+        except (configparser.Error, UnicodeDecodeError) as error:
+            raise EnvironmentBroken(f"pip's settings in {path} can't be read: {error}") from error
+        for section in ("global", "install"):
+            if parser.has_section(section):
+                found.update({name.replace("_", "-").lower(): value for name, value in parser.items(section)})
+    for name, value in environ.items():
+        if name.startswith("PIP_") and value:
+            found[name.removeprefix("PIP_").replace("_", "-").lower()] = value
+    return found
+
+
+def _pip_files(environ: Mapping[str, str]) -> Iterator[str]:
+    home = environ.get("HOME", "/nonexistent")
+    only = environ.get("PIP_CONFIG_FILE")
+    if only == os.devnull:
+        return
+    for folder in reversed(environ.get("XDG_CONFIG_DIRS", "/etc/xdg").split(os.pathsep)):
+        yield f"{folder}/pip/pip.conf"
+    yield "/etc/pip.conf"
+    yield f"{home}/.pip/pip.conf"
+    yield f"{environ.get('XDG_CONFIG_HOME') or home + '/.config'}/pip/pip.conf"
+    if only:
+        yield only

@@ -1,0 +1,67 @@
+"""What keeps a worker from running an attempt; each error knows which cause it is in the record (I7).
+
+    WorkerError
+    ├── LaunchFailed         the machinery could not start the process or container
+    │   └── EngineAway       the container engine does not answer
+    ├── EnvironmentBroken    the Python environment can't be built
+    ├── CodeBroken           the snapshot can't be used
+    ├── ImageMissing         the container image is not to be had
+    └── BadPattern           the pattern that reads metrics from the output can't be used
+
+They end one attempt, never the worker.
+"""
+
+from typing import ClassVar
+
+from tracking.errors import SweepError
+from tracking.states import Cause
+
+
+class WorkerError(SweepError):
+    """A worker can't run an attempt.
+
+    Attributes:
+        cause: what the attempt's outcome says.
+    """
+
+    cause: ClassVar[Cause] = Cause.LAUNCH
+
+
+class LaunchFailed(WorkerError):
+    """The machinery, not the user's command, failed to start."""
+
+    hint = "Look at the worker's log; the run is tried again, on another worker if there is one."
+
+
+class EngineAway(LaunchFailed):
+    """The container engine does not answer."""
+
+    hint = "Check that the container engine runs on the worker and that the worker may use its socket."
+
+
+class EnvironmentBroken(WorkerError):
+    """The Python environment of the project can't be built; the message ends with the builder's own last lines."""
+
+    cause = Cause.ENVIRONMENT
+    hint = "Try the environment file by hand, with `uv pip install` in a fresh virtual environment."
+
+
+class CodeBroken(WorkerError):
+    """The snapshot can't be used: it is not what its digest says, or lacks the folder it is to run in."""
+
+    cause = Cause.CODE
+    hint = "Submit the sweep again."
+
+
+class ImageMissing(WorkerError):
+    """The container image is neither here nor to be had."""
+
+    cause = Cause.IMAGE
+    hint = "Check the name under `resources.image`, or load the image on the worker's machine."
+
+
+class BadPattern(WorkerError):
+    """The pattern that reads metrics from the output can't be used."""
+
+    cause = Cause.LAUNCH
+    hint = "Check `collect` in the sweep file: a regular expression with the groups `key` and `value`."

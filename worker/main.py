@@ -1,0 +1,110 @@
+"""The worker's process: identity, capacity, connections, supervisor; stops on SIGTERM and SIGINT, leaving runs running."""
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from tracking.broker import BrokerKind, broker_config
+from tracking.ids import new_uuid
+from tracking.records import SessionInfo
+from tracking.roles import on_signal, wait_for_store
+from tracking.settings import Settings
+from tracking.store import Store, open_store
+from worker.celery_app import make_window
+from worker.errors import EngineAway, WorkerError
+from worker.identity import StateFolder
+from worker.runtimes.base import Runtime
+from worker.runtimes.docker import DockerRuntime
+from worker.runtimes.host import host_incarnation
+from worker.runtimes.process import ProcessRuntime
+from worker.supervisor import Supervisor
+from worker.surroundings import Surroundings
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """What a worker offers. None: found out from the machine.
+
+    Attributes:
+        name: shown to people, and the name of the state folder; two workers of one home need two names.
+        slots: how many runs at once.
+        cpus: cores to promise; as many as slots by default, so that laptops may try two at a time.
+        gpus: how many devices, numbered from 0.
+    """
+
+    name: str | None = None
+    queues: tuple[str, ...] = ("default",)
+    slots: int | None = None
+    cpus: float | None = None
+    memory_bytes: int | None = None
+    gpus: int = 0
+
+
+def run_worker(settings: Settings, options: WorkerOptions) -> int:
+    """Run until a signal; the exit status.
+
+    Raises:
+        WorkerError: no database or server is configured, or the state folder is taken.
+    """
+    if not settings.database_url or not settings.server:
+        raise WorkerError("A worker needs a database and a server.", hint="Set SWEEP_DATABASE_URL and SWEEP_SERVER, or use `sweep up`.")
+    stopping = threading.Event()
+    on_signal(stopping.set)
+    name = options.name or socket.gethostname()
+    identity = StateFolder(settings.home, name)
+    try:
+        store = wait_for_store(settings.database_url, stopping, pool_size=1, application="sweep worker")
+        if store is None:
+            return 0
+        supervisor = _assemble(settings, options, identity, name, store)
+        on_signal(supervisor.stop)
+        if stopping.is_set():
+            supervisor.stop()
+        supervisor.run()
+        store.close()
+    finally:
+        identity.close()
+    return 0
+
+
+def _assemble(settings: Settings, options: WorkerOptions, identity: StateFolder, name: str, store: Store) -> Supervisor:
+    surroundings = Surroundings(settings, identity.path)
+    runtimes: dict[str, Runtime] = {"process": ProcessRuntime(surroundings.folders.runs)}
+    with contextlib.suppress(EngineAway):
+        # A machine without a container engine serves process runs only, and says so below.
+        runtimes["docker"] = DockerRuntime(identity.worker_id)
+    slots = options.slots or max(2, os.cpu_count() or 1)
+    info = SessionInfo(
+        worker_id=identity.worker_id,
+        session_id=new_uuid(),
+        name=name,
+        hostname=socket.gethostname(),
+        celery_queue=f"sweep.worker.{identity.worker_id}",
+        queues=options.queues,
+        slots=slots,
+        cpus=options.cpus or float(max(slots, os.cpu_count() or 1)),
+        memory_bytes=options.memory_bytes or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        gpus=options.gpus,
+        runtimes=tuple(runtimes),
+        host_incarnation=host_incarnation(),
+        version=version("sweep-runner"),
+        pid=os.getpid(),
+    )
+    has_broker = broker_config(settings.broker_url, settings.home).kind is not BrokerKind.NONE
+    # Two connections and no more: claims and renewals never wait behind output (D6, D12).
+    ingest = open_store(settings.database_url, pool_size=1, check_schema=False, application=f"sweep worker {name} ingest")
+    supervisor = Supervisor(
+        settings, info, store=store, ingest=ingest, surroundings=surroundings, runtimes=runtimes, has_broker=has_broker
+    )
+    supervisor.window = make_window(
+        settings, celery_queue=info.celery_queue, node_name=f"sweep@{name}", concurrency=slots, handler=supervisor.handle
+    )
+    _log.info("Worker %s: %d slots, %g cores, queues %s, runtimes %s.", name, slots, info.cpus, ", ".join(info.queues), ", ".join(runtimes))
+    return supervisor
+

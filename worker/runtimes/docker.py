@@ -1,0 +1,469 @@
+"""Attempts in containers: the boundary between users (D12), with limits on processors and memory, and no capabilities.
+
+A container outlives the worker, and is found again by its name and labels. It is never removed by the engine itself, which would take
+its exit status with it, but by us once the outcome is committed. Its output is followed through the engine into the same two files that
+a process run writes; what these files hold already says where to go on after a break, so nothing is lost or doubled.
+
+With the network `bridge`, a server that listens on 127.0.0.1 of the host can't be reached from inside; one that listens on the bridge's
+address is `host.docker.internal`. Metrics on standard output need no network at all.
+"""
+
+import contextlib
+import logging
+import math
+import os
+import signal
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from typing import Any, Final, Literal
+
+import requests
+import urllib3
+from docker import APIClient
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.types import DeviceRequest, LogConfig
+from docker.utils import kwargs_from_env
+
+from worker.errors import EngineAway, ImageMissing, LaunchFailed
+from worker.runtimes.base import STDERR, STDOUT, STOP_FILE, WORK, AttemptKey, AttemptSpec, ExitReport, Handle, StopReason, record_stop, recorded_stop
+
+Network = Literal["bridge", "none", "host"]
+
+LABEL_RUN: Final = "sweep.run"
+LABEL_ATTEMPT: Final = "sweep.attempt"
+LABEL_WORKER: Final = "sweep.worker"
+LABEL_HOST: Final = "sweep.host"
+
+WORK_TARGET: Final = "/work"
+"""Where a container sees the attempt's working folder."""
+_N_PIDS: Final = 4096
+_CONFLICT: Final = 409
+_WAIT_S: Final = 60.0
+"""How long one wait may last: the connection may be dead without anybody saying so."""
+_CONNECT_S: Final = 10.0
+_BACK_OFF_S: Final = 1.0
+_DRAIN_S: Final = 10.0
+"""How long the output of an ended container may take to arrive; what then lacks is read again in one go."""
+_MAX_CONNECTIONS: Final = 64
+"""More than the containers one worker runs at once, each with an open stream and a wait."""
+_STREAM_ERRORS: Final = (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError)
+"""What a connection that breaks in the middle may raise."""
+_FRAME: Final = struct.Struct(">BxxxL")
+_STREAM_NAMES: Final = {1: STDOUT, 2: STDERR}
+
+_log = logging.getLogger(__name__)
+
+
+class DockerRuntime:
+    """Runs attempts in containers of the engine that the environment names (DOCKER_HOST and its kin).
+
+    Args:
+        worker_id: labels what is started here.
+        network: which network containers get.
+
+    Raises:
+        EngineAway: the engine does not answer.
+    """
+
+    def __init__(self, worker_id: str, *, network: Network = "bridge") -> None:
+        self._worker_id = worker_id
+        self._network = network
+        self._pulls = threading.Lock()
+        try:
+            self._api = APIClient(version="auto", max_pool_size=_MAX_CONNECTIONS, **kwargs_from_env())
+        except DockerException as error:
+            raise EngineAway(f"The container engine does not answer: {error}.") from error
+
+    def start(self, spec: AttemptSpec) -> Handle:
+        """See `base.Runtime`."""
+        image = spec.resources.image
+        if image is None:
+            raise LaunchFailed(f"Run {spec.run_id} names no image.")
+        name = container_name(spec.run_id, spec.attempt)
+        with _engine_errors(name):
+            container_id = self._create(image, name, spec)
+            if container_id is None:
+                return self._take_existing(name, spec)
+            return self._begin(container_id, name, spec)
+
+    def adopt(self, run_id: str, attempt: int, folder: Path) -> Handle | None:
+        """See `base.Runtime`."""
+        name = container_name(run_id, attempt)
+        with _engine_errors(name):
+            try:
+                facts = self._api.inspect_container(name)
+            except NotFound:
+                return None
+            if self._key_of(facts["Config"]["Labels"]) != (run_id, attempt):
+                return None
+            if facts["State"]["Status"] == "created":
+                # The worker died before it started this one: as good as none.
+                self._api.remove_container(facts["Id"], force=True)
+                return None
+            return DockerHandle(self._api, facts["Id"], name, folder, float(facts["Config"].get("StopTimeout") or 0))
+
+    def sweep_orphans(self, owned: set[AttemptKey]) -> list[AttemptKey]:
+        """See `base.Runtime`."""
+        swept = []
+        with _engine_errors("of this worker"):
+            for facts in self._api.containers(all=True, filters={"label": f"{LABEL_WORKER}={self._worker_id}"}):
+                key = self._key_of(facts["Labels"])
+                if key is not None and key not in owned:
+                    self._remove(facts["Id"])
+                    swept.append(key)
+        return swept
+
+    def close(self) -> None:
+        """See `base.Runtime`."""
+        self._api.close()
+
+    def _create(self, image: str, name: str, spec: AttemptSpec) -> str | None:
+        """Create a container, pulling its image once if it is missing; None if there is one of that name."""
+        try:
+            return self._try_create(image, name, spec)
+        except ImageNotFound:
+            self._pull(image)
+        try:
+            return self._try_create(image, name, spec)
+        except ImageNotFound as error:
+            raise ImageMissing(f"There is no image {image!r} for the architecture of this machine.") from error
+
+    def _try_create(self, image: str, name: str, spec: AttemptSpec) -> str | None:
+        try:
+            created = self._api.create_container(
+                image,
+                command=list(spec.argv),
+                # The image's own entry point would make another command of it.
+                entrypoint=[],
+                name=name,
+                user=_user_of(spec),
+                environment=spec.env,
+                working_dir=str(PurePosixPath(WORK_TARGET, spec.cwd.relative_to(spec.folder / WORK))),
+                labels={
+                    LABEL_RUN: spec.run_id,
+                    LABEL_ATTEMPT: str(spec.attempt),
+                    LABEL_WORKER: self._worker_id,
+                    LABEL_HOST: spec.host_incarnation,
+                },
+                # Kept here for a worker that adopts it.
+                stop_timeout=math.ceil(spec.stop_grace_s),
+                host_config=self._host_config(spec),
+            )
+        except APIError as error:
+            if error.status_code == _CONFLICT:
+                return None
+            raise
+        return str(created["Id"])
+
+    def _host_config(self, spec: AttemptSpec) -> Any:
+        binds = [f"{spec.folder / WORK}:{WORK_TARGET}:rw"] + [f"{mount.source}:{mount.target}:ro" for mount in spec.mounts]
+        limits: dict[str, Any] = {"nano_cpus": int(spec.resources.cpus * 1e9)}
+        if spec.resources.memory_bytes is not None:
+            # Both the same: no swap beside the memory.
+            limits |= {"mem_limit": spec.resources.memory_bytes, "memswap_limit": spec.resources.memory_bytes}
+        if spec.gpu_ids:
+            limits["device_requests"] = [DeviceRequest(device_ids=[str(gpu) for gpu in spec.gpu_ids], capabilities=[["gpu"]])]
+        return self._api.create_host_config(
+            binds=binds,
+            network_mode=self._network,
+            extra_hosts={"host.docker.internal": "host-gateway"} if self._network == "bridge" else None,
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges:true"],
+            # A first process that reaps and passes signals on.
+            init=True,
+            pids_limit=_N_PIDS,
+            # Without rotation: output is counted from its beginning.
+            log_config=LogConfig(type=LogConfig.types.JSON),
+            **limits,
+        )
+
+    def _begin(self, container_id: str, name: str, spec: AttemptSpec) -> Handle:
+        try:
+            self._api.start(container_id)
+        except APIError as error:
+            self._remove(container_id)
+            raise LaunchFailed(f"The container {name} was not started: {error.explanation or error}.") from error
+        return DockerHandle(self._api, container_id, name, spec.folder, spec.stop_grace_s)
+
+    def _take_existing(self, name: str, spec: AttemptSpec) -> Handle:
+        """Go on with the container of this attempt that is there already: an earlier request got through."""
+        handle = self.adopt(spec.run_id, spec.attempt, spec.folder)
+        if handle is not None:
+            return handle
+        container_id = self._try_create(spec.resources.image or "", name, spec)
+        if container_id is None:
+            raise LaunchFailed(f"There is another container by the name of {name}.", hint="Remove or rename it.")
+        return self._begin(container_id, name, spec)
+
+    def _pull(self, image: str) -> None:
+        with self._pulls:
+            try:
+                # Maybe another attempt has pulled it meanwhile.
+                self._api.inspect_image(image)  # type: ignore[no-untyped-call]
+            except ImageNotFound:
+                try:
+                    self._api.pull(image) if _has_tag(image) else self._api.pull(image, tag="latest")
+                except APIError as error:
+                    raise ImageMissing(f"The image {image!r} is not here and can't be pulled: {error.explanation or error}.") from error
+
+    def _remove(self, container_id: str) -> None:
+        with contextlib.suppress(NotFound):
+            self._api.remove_container(container_id, force=True, v=True)
+
+    def _key_of(self, labels: dict[str, str]) -> AttemptKey | None:
+        attempt = labels.get(LABEL_ATTEMPT, "")
+        if labels.get(LABEL_WORKER) != self._worker_id or LABEL_RUN not in labels or not attempt.isdigit():
+            return None
+        return labels[LABEL_RUN], int(attempt)
+
+
+class DockerHandle:
+    """An attempt's container. A thread follows its output; waiting is the caller's own."""
+
+    def __init__(self, api: APIClient, container_id: str, name: str, folder: Path, grace_s: float) -> None:
+        self._api = api
+        self._id = container_id
+        self._name = name
+        self._folder = folder
+        self._grace_s = grace_s
+        self._guard = threading.Lock()
+        self._report: ExitReport | None = None
+        self._ended = threading.Event()
+        self._was_engine_away = False
+        self._stop_sent = False
+        self._stopper: threading.Thread | None = None
+        self._output = _Output(api, container_id, folder)
+
+    def wait(self, timeout_s: float | None = None) -> ExitReport | None:
+        """See `base.Handle`. An engine that does not answer has not said that the container ended: waiting goes on."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while self._report is None:
+            left_s = None if deadline is None else deadline - time.monotonic()
+            if left_s is not None and left_s < 0:
+                return None
+            if self._await_end(left_s):
+                self._conclude()
+        return self._report
+
+    def stop(self, reason: StopReason) -> None:
+        """See `base.Handle`."""
+        with self._guard:
+            if self._ended.is_set() or (self._stopper is not None and self._stopper.is_alive()):
+                return
+            record_stop(self._folder, reason)
+            self._stopper = threading.Thread(target=self._stop, name=f"stop {self._name}", daemon=True)
+            self._stopper.start()
+
+    def kill(self) -> None:
+        """See `base.Handle`."""
+        threading.Thread(target=self._send, args=(signal.SIGKILL,), name=f"kill {self._name}", daemon=True).start()
+
+    def describe(self) -> dict[str, str | int]:
+        """See `base.Handle`."""
+        return {"runtime": "docker", "container": self._id, "name": self._name}
+
+    def cleanup(self) -> None:
+        """See `base.Handle`: removes the container."""
+        self._ended.set()
+        with _engine_errors(self._name), contextlib.suppress(NotFound):
+            self._api.remove_container(self._id, force=True, v=True)
+
+    def _await_end(self, timeout_s: float | None) -> bool:
+        """Whether the engine says, within a while, that the container has ended or is gone."""
+        patience_s = _WAIT_S if timeout_s is None else max(min(timeout_s, _WAIT_S), 0.01)
+        asked_at = time.monotonic()
+        try:
+            # Fractions of a second work, whatever the stubs say.
+            self._api.wait(self._id, timeout=patience_s)  # type: ignore[arg-type]
+        except NotFound:
+            return True
+        except (requests.exceptions.RequestException, ValueError):
+            # Either the time is over, or the engine went away in the middle of its answer, or does not answer at all.
+            left_s = patience_s - (time.monotonic() - asked_at)
+            if left_s > 0.1:
+                self._was_engine_away = True
+                self._ended.wait(min(left_s, _BACK_OFF_S))
+            return False
+        return True
+
+    def _conclude(self) -> None:
+        """Look at how it ended, if it did."""
+        with self._guard:
+            if self._report is not None:
+                return
+            try:
+                state = self._api.inspect_container(self._id)["State"]
+                if state["Running"]:
+                    return
+                self._ended.set()
+                if self._stopper is not None:
+                    # It may be just back from sending the signal that ended this.
+                    self._stopper.join(_DRAIN_S)
+                self._output.finish()
+                self._report = self._judge(state)
+            except NotFound:
+                self._ended.set()
+                self._report = ExitReport(is_lost=True, detail="its container was removed by someone else")
+            except _STREAM_ERRORS:
+                self._was_engine_away = True
+
+    def _judge(self, state: dict[str, Any]) -> ExitReport:
+        started_at, ended_at = _timestamp(state["StartedAt"]), _timestamp(state["FinishedAt"])
+        status, number = _split_status(int(state["ExitCode"]))
+        stop_sent = self._stop_sent or _was_stopped_before(ended_at, self._folder)
+        # An engine that is restarted may end its containers, with whatever status.
+        is_lost = self._was_engine_away and status != 0 and not stop_sent
+        return ExitReport(
+            exit_status=status,
+            signal=number,
+            oom=bool(state["OOMKilled"]) and status != 0,
+            detail="the container engine went away while it ran" if is_lost else str(state.get("Error") or ""),
+            started_at=started_at,
+            duration_s=max(ended_at - started_at, 0.0),
+            stop_sent=stop_sent,
+            stop_reason=recorded_stop(self._folder) if stop_sent else None,
+            is_lost=is_lost,
+        )
+
+    def _stop(self) -> None:
+        if self._send(signal.SIGTERM):
+            self._stop_sent = True
+            if not self._ended.wait(self._grace_s):
+                self._send(signal.SIGKILL)
+
+    def _send(self, number: int) -> bool:
+        """Send a signal; False if the container does not run any more, or the engine can't be asked."""
+        try:
+            self._api.kill(self._id, number)
+        except requests.exceptions.RequestException as error:
+            # The supervisor asks again for as long as the stop is wanted.
+            _log.info("signal %d did not reach container %s: %s", number, self._name, error)
+            return False
+        return True
+
+
+class _Output:
+    """Copies a container's output into the attempt's files, from where these end."""
+
+    def __init__(self, api: APIClient, container_id: str, folder: Path) -> None:
+        self._api = api
+        self._id = container_id
+        self._folder = folder
+        self._guard = threading.Lock()
+        self._is_complete = False
+        self._over = threading.Event()
+        for name in (STDOUT, STDERR):
+            (folder / name).touch()
+        # A daemon: a stream that the engine forgot to end must not keep the worker from ending.
+        self._thread = threading.Thread(target=self._follow, name=f"output {container_id[:12]}", daemon=True)
+        self._thread.start()
+
+    def finish(self) -> None:
+        """See that all of an ended container's output is in the files.
+
+        Raises:
+            NotFound: the container is gone.
+        """
+        self._thread.join(_DRAIN_S)
+        self._over.set()
+        if not self._is_complete:
+            # The stream broke or hangs: known to happen (docker-py 3084, moby 35332). Read what lacks in one go.
+            self._copy(follow=False)
+
+    def _follow(self) -> None:
+        while not self._over.is_set():
+            try:
+                self._copy(follow=True)
+                # The end of the stream need not be the end of the container.
+                if not self._api.inspect_container(self._id)["State"]["Running"]:
+                    self._is_complete = True
+                    return
+            except NotFound:
+                return
+            except _STREAM_ERRORS as error:
+                _log.info("the output of container %s broke off: %s", self._id[:12], error)
+            self._over.wait(_BACK_OFF_S)
+
+    def _copy(self, *, follow: bool) -> None:
+        """Read the output from its beginning, and write what the files do not hold yet."""
+        skip = {name: (self._folder / name).stat().st_size for name in (STDOUT, STDERR)}
+        with (self._folder / STDOUT).open("ab", 0) as stdout, (self._folder / STDERR).open("ab", 0) as stderr:
+            files = {STDOUT: stdout, STDERR: stderr}
+            for name, data in self._frames(follow=follow):
+                news = data[skip[name] :]
+                skip[name] -= min(skip[name], len(data))
+                with self._guard:
+                    if follow and self._over.is_set():
+                        return
+                    files[name].write(news)
+
+    def _frames(self, *, follow: bool) -> Iterator[tuple[str, bytes]]:
+        """The engine's own framing (https://docs.docker.com/reference/api/engine/, "attach"): stream, length, bytes.
+
+        The library's `logs` joins both streams into one.
+        """
+        url = f"{self._api.base_url}/v{self._api.api_version}/containers/{self._id}/logs"
+        params: dict[str, int] = {"stdout": 1, "stderr": 1, "follow": int(follow)}
+        # A quiet container is no fault: only connecting has a limit.
+        with self._api.get(url, params=params, stream=True, timeout=(_CONNECT_S, None)) as response:
+            if response.status_code == requests.codes.not_found:
+                raise NotFound("gone", response)
+            response.raise_for_status()
+            while len(header := response.raw.read(_FRAME.size)) == _FRAME.size:
+                stream, length = _FRAME.unpack(header)
+                yield _STREAM_NAMES[stream], response.raw.read(length)
+
+
+def engine_answers() -> bool:
+    """Whether there is a container engine that this worker may use."""
+    try:
+        with contextlib.closing(APIClient(version="auto", **kwargs_from_env())) as api:
+            return bool(api.ping())
+    except (DockerException, requests.exceptions.RequestException):
+        return False
+
+
+def container_name(run_id: str, attempt: int) -> str:
+    """The name of an attempt's container: the same for whoever asks, so that two can't be made."""
+    return f"sweep-{run_id[:12]}-{attempt}"
+
+
+@contextlib.contextmanager
+def _engine_errors(what: str) -> Iterator[None]:
+    try:
+        yield
+    except APIError as error:
+        raise LaunchFailed(f"The container engine refused container {what}: {error.explanation or error}.") from error
+    except requests.exceptions.RequestException as error:
+        raise EngineAway(f"The container engine does not answer: {error}.") from error
+
+
+def _user_of(spec: AttemptSpec) -> str | None:
+    """Who runs the command: the worker's own user, so that the working folder is theirs; the image's if the worker is root."""
+    if spec.uid is not None:
+        return f"{spec.uid}:{spec.gid if spec.gid is not None else spec.uid}"
+    return f"{os.getuid()}:{os.getgid()}" if os.getuid() != 0 else None
+
+
+def _has_tag(image: str) -> bool:
+    return "@" in image or ":" in image.rpartition("/")[2]
+
+
+def _split_status(code: int) -> tuple[int | None, int | None]:
+    """(exit status, signal) from a container's one number: 128 + n is how its first process tells of a signal."""
+    number = code - 128
+    return (None, number) if number in signal.valid_signals() else (code, None)
+
+
+def _timestamp(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
+
+
+def _was_stopped_before(ended_at: float, folder: Path) -> bool:
+    """Whether an earlier life of this worker asked for a stop while the container still ran."""
+    file = folder / STOP_FILE
+    return file.exists() and file.stat().st_mtime < ended_at

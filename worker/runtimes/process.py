@@ -1,0 +1,377 @@
+"""Attempts as processes of this machine, each behind a shim that outlives the worker (see `shim`).
+
+This is no boundary between users (D12): a process run can read whatever the worker's user can, and no memory limit holds it.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from worker.errors import LaunchFailed
+from worker.runtimes import shim
+from worker.runtimes.base import AttemptKey, AttemptSpec, ExitReport, Handle, StopReason, record_stop, recorded_stop
+from worker.runtimes.host import host_incarnation, process_start
+
+_HAS_PIDFD: Final = hasattr(os, "pidfd_open")
+_POLL_S: Final = 0.05
+"""How often to look for an end where the kernel can't announce it."""
+_KILLED_S: Final = 10.0
+"""How long to wait for a killed process."""
+_LAUNCH_S: Final = 30.0
+"""How long the launcher may take to answer: it answers within milliseconds unless the machine is in trouble."""
+
+
+def trial_environment(base: Mapping[str, str], additions: Mapping[str, str], env_bin: Path | None) -> dict[str, str]:
+    """The whole environment of a process run.
+
+    The worker's own environment, without what is ours or would mislead the trial (D7): our settings, Celery's, credentials of
+    MLflow's client (Basic would beat the attempt's token), the worker's virtual environment, its service manager's sockets.
+
+    Args:
+        base: the worker's environment.
+        additions: what the run is given; stands above all else.
+        env_bin: the `bin` folder of an environment built for it, put first on the PATH.
+    """
+    env = {name: value for name, value in base.items() if not _is_private(name)}
+    own_bin = str(Path(sys.prefix) / "bin") if sys.prefix != sys.base_prefix else None
+    folders = [folder for folder in base.get("PATH", os.defpath).split(os.pathsep) if folder and folder != own_bin]
+    if base.get("VIRTUAL_ENV") == sys.prefix:
+        env.pop("VIRTUAL_ENV")
+    if env_bin is not None:
+        folders.insert(0, str(env_bin))
+        env["VIRTUAL_ENV"] = str(env_bin.parent)
+    env["PATH"] = os.pathsep.join(folders)
+    env["PYTHONUNBUFFERED"] = "1"
+    return {**env, **additions}
+
+
+_PRIVATE_PREFIXES: Final = ("SWEEP_", "CELERY_", "FLOWER_", "MLFLOW_TRACKING_", "LISTEN_")
+_PRIVATE: Final = frozenset("MLFLOW_RUN_ID MLFLOW_EXPERIMENT_ID MLFLOW_EXPERIMENT_NAME PYTHONPATH PYTHONHOME PGPASSWORD PGPASSFILE NOTIFY_SOCKET".split())
+
+
+def _is_private(name: str) -> bool:
+    return name.startswith(_PRIVATE_PREFIXES) or name in _PRIVATE
+
+
+def resolve_python(argv: tuple[str, ...], path: str) -> tuple[str, ...]:
+    """Make `python`, alone or behind `/usr/bin/env`, mean some Python 3 where the PATH has no such name."""
+    at = 1 if argv[0] == "/usr/bin/env" and len(argv) > 1 else 0
+    if argv[at] != "python" or shutil.which("python", path=path):
+        return argv
+    found = "python3" if shutil.which("python3", path=path) else sys.executable
+    return (*argv[:at], found, *argv[at + 1 :])
+
+
+class _Started(Struct, frozen=True):
+    """What `started.json` says."""
+
+    run_id: str
+    attempt: int
+    host_incarnation: str
+    shim_pid: int
+    trial_pid: int
+    trial_start: int | None = None
+    started_at: float | None = None
+
+
+class ProcessHandle:
+    """A process run, known by its folder: while the shim holds the lock there, it lives."""
+
+    def __init__(self, folder: Path, shim_pid: int | None) -> None:
+        self._folder = folder
+        self._shim_pid = shim_pid
+        self._guard = threading.Lock()
+        self._report: ExitReport | None = None
+        self._pidfd = _open_pidfd(shim_pid) if shim_pid is not None else None
+        # Looked at after the pidfd was opened: a locked file means that the number was still the shim's own then.
+        self._is_over = not is_alive(folder)
+
+    def wait(self, timeout_s: float | None = None) -> ExitReport | None:
+        """See `base.Handle`."""
+        if not self._is_over and not self._await_shim(timeout_s):
+            return None
+        with self._guard:
+            self._is_over = True
+            if self._report is None:
+                self._report = _read_report(self._folder)
+            return self._report
+
+    def stop(self, reason: StopReason) -> None:
+        """See `base.Handle`. The shim keeps the time of the grace period, whatever becomes of this worker."""
+        record_stop(self._folder, reason)
+        self._signal(shim.STOP_SIGNAL)
+
+    def kill(self) -> None:
+        """See `base.Handle`."""
+        self._signal(shim.KILL_SIGNAL)
+
+    def describe(self) -> dict[str, str | int]:
+        """See `base.Handle`."""
+        started = _read_started(self._folder)
+        if started is None:
+            return {"runtime": "process"}
+        return {"runtime": "process", "pid": started.trial_pid, "shim_pid": started.shim_pid, "host": started.host_incarnation}
+
+    def cleanup(self) -> None:
+        """See `base.Handle`."""
+        with self._guard:
+            pidfd, self._pidfd = self._pidfd, None
+        if pidfd is not None:
+            os.close(pidfd)
+
+    def __del__(self) -> None:
+        if getattr(self, "_pidfd", None) is not None:
+            self.cleanup()
+
+    def _await_shim(self, timeout_s: float | None) -> bool:
+        if self._pidfd is None:
+            return self._poll_lock(timeout_s)
+        poller = select.poll()
+        poller.register(self._pidfd, select.POLLIN)
+        return bool(poller.poll(None if timeout_s is None else timeout_s * 1000))
+
+    def _poll_lock(self, timeout_s: float | None) -> bool:
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while is_alive(self._folder):
+            if deadline is not None and time.monotonic() >= deadline:
+                return False
+            time.sleep(_POLL_S)
+        return True
+
+    def _signal(self, number: int) -> None:
+        with self._guard, contextlib.suppress(ProcessLookupError):
+            if self._is_over:
+                return
+            if self._pidfd is not None:
+                signal.pidfd_send_signal(self._pidfd, number)
+            elif self._shim_pid is not None and is_alive(self._folder):
+                os.kill(self._shim_pid, number)
+
+
+class ProcessRuntime:
+    """Starts process runs through one launcher process, and finds those of earlier lives by their folders.
+
+    Args:
+        runs: folder of all attempts, `runs/<run_id>/<attempt>` (see `worker.folders`).
+    """
+
+    def __init__(self, runs: Path) -> None:
+        self._runs = runs
+        self._launcher = _Launcher()
+
+    def start(self, spec: AttemptSpec) -> Handle:
+        """See `base.Runtime`."""
+        request = {
+            "run_id": spec.run_id,
+            "attempt": spec.attempt,
+            "host_incarnation": spec.host_incarnation,
+            "folder": str(spec.folder),
+            "argv": resolve_python(spec.argv, spec.env.get("PATH", os.defpath)),
+            "cwd": str(spec.cwd),
+            "env": spec.env,
+            "stop_grace_s": spec.stop_grace_s,
+            "uid": spec.uid,
+            "gid": spec.gid,
+        }
+        reply = self._launcher.ask(request)
+        if "pid" in reply:
+            return ProcessHandle(spec.folder, reply["pid"])
+        if "error" in reply:
+            raise LaunchFailed(f"Attempt {spec.attempt} of run {spec.run_id} was not started: {reply['error']}.")
+        # An earlier request got through although its answer did not.
+        handle = self.adopt(spec.run_id, spec.attempt, spec.folder)
+        if handle is None:
+            raise LaunchFailed(f"Attempt {spec.attempt} of run {spec.run_id} was taken by a launcher that has gone.")
+        return handle
+
+    def adopt(self, run_id: str, attempt: int, folder: Path) -> Handle | None:  # noqa: ARG002 - the folder says it all
+        """See `base.Runtime`."""
+        if not any((folder / name).exists() for name in (shim.LOCK, shim.STARTED, shim.EXIT)):
+            return None
+        return ProcessHandle(folder, _shim_pid(folder))
+
+    def sweep_orphans(self, owned: set[AttemptKey]) -> list[AttemptKey]:
+        """See `base.Runtime`."""
+        swept = []
+        for key, folder in self._attempts():
+            if key in owned or (folder / shim.EXIT).exists():
+                continue
+            if is_alive(folder):
+                handle = ProcessHandle(folder, _shim_pid(folder))
+                handle.kill()
+                handle.wait(_KILLED_S)
+                handle.cleanup()
+                swept.append(key)
+            elif _kill_leftovers(folder):
+                swept.append(key)
+        return swept
+
+    def close(self) -> None:
+        """See `base.Runtime`."""
+        self._launcher.close()
+
+    def _attempts(self) -> Iterator[tuple[AttemptKey, Path]]:
+        for lock in self._runs.glob(f"*/*/{shim.LOCK}"):
+            folder = lock.parent
+            if folder.name.isdigit():
+                yield (folder.parent.name, int(folder.name)), folder
+
+
+class _Launcher:
+    """The launcher process of this worker: started when first needed, and again should it have died."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+        self._replies: Any = None
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Have one attempt started.
+
+        Raises:
+            LaunchFailed: there is no launcher to be had.
+        """
+        line = json.dumps(request).encode() + b"\n"
+        with self._guard:
+            try:
+                return self._exchange(line)
+            except (OSError, EOFError, ValueError):
+                # It died, maybe after it had started the attempt: asked again, the next one answers `taken` then.
+                self._end()
+            try:
+                return self._exchange(line)
+            except (OSError, EOFError, ValueError) as error:
+                self._end()
+                raise LaunchFailed(f"The launcher process does not answer: {error}.") from error
+
+    def close(self) -> None:
+        """Let the launcher end."""
+        with self._guard:
+            self._end()
+
+    def _exchange(self, line: bytes) -> dict[str, Any]:
+        if self._socket is None:
+            self._begin()
+        assert self._socket is not None  # noqa: S101 - `_begin` sets it
+        self._socket.sendall(line)
+        reply = self._replies.readline()
+        if not reply.endswith(b"\n"):
+            raise EOFError("it has gone")
+        answer: dict[str, Any] = json.loads(reply)
+        return answer
+
+    def _begin(self) -> None:
+        ours, theirs = socket.socketpair()
+        # What the loader may need to find the interpreter's own libraries, and nothing of ours.
+        env = {name: os.environ[name] for name in ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH") if name in os.environ}
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-X", "utf8", shim.__file__, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env=env,
+                cwd="/",
+                start_new_session=True,
+            )
+        ours.settimeout(_LAUNCH_S)
+        self._socket = ours
+        self._replies = ours.makefile("rb")
+
+    def _end(self) -> None:
+        if self._process is None or self._socket is None:
+            return
+        self._replies.close()
+        self._socket.close()
+        try:
+            # It ends by itself when its socket closes.
+            self._process.wait(1.0)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = self._socket = self._replies = None
+
+
+def is_alive(folder: Path) -> bool:
+    """Whether the shim of an attempt lives: whether the lock in its folder is held."""
+    try:
+        lock = os.open(folder / shim.LOCK, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
+def _open_pidfd(pid: int) -> int | None:
+    if not _HAS_PIDFD:
+        return None
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        # It has ended already, or the kernel is older than 5.3.
+        return None
+
+
+def _shim_pid(folder: Path) -> int | None:
+    """The shim's process id, from the file that it locks; None if it did not get as far as to write it."""
+    while True:
+        try:
+            text = (folder / shim.LOCK).read_bytes()
+        except FileNotFoundError:
+            return None
+        if text or not is_alive(folder):
+            return int(text) if text else None
+        time.sleep(0.001)
+
+
+def _read_started(folder: Path) -> _Started | None:
+    try:
+        return msgspec.json.decode((folder / shim.STARTED).read_bytes(), type=_Started)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+def _read_report(folder: Path) -> ExitReport:
+    """How an attempt whose shim has ended did end; lost, if the shim could not say so."""
+    try:
+        report = msgspec.json.decode((folder / shim.EXIT).read_bytes(), type=ExitReport)
+    except (FileNotFoundError, msgspec.DecodeError):
+        # Nobody watches the command any more: it must not go on beside the next attempt.
+        _kill_leftovers(folder)
+        return ExitReport(is_lost=True, detail="the process that watched it was killed, or the machine restarted")
+    if not report.stop_sent:
+        return report
+    return msgspec.structs.replace(report, stop_reason=recorded_stop(folder))
+
+
+def _kill_leftovers(folder: Path) -> bool:
+    """End the command of a shim that died before it; the start time tells it from a later process of the same number."""
+    started = _read_started(folder)
+    if started is None or started.host_incarnation != host_incarnation() or started.trial_start is None:
+        return False
+    if process_start(started.trial_pid) != started.trial_start:
+        return False
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(started.trial_pid, signal.SIGKILL)
+    return True

@@ -1,0 +1,383 @@
+"""The small process that stands between a worker and its process runs, so that a run outlives its worker (D5).
+
+Run as a script, with the standard library only, by an interpreter that loads nothing else. It plays two parts:
+
+* the *launcher*, one for each worker: single-threaded and small, so that a fork of it costs a millisecond where one of the worker
+  would cost many. It reads requests, one JSON line each, from a socket, and ends when the worker does;
+* the *shim*, one for each attempt, forked by the launcher: in a session of its own it starts the command, waits for it, and writes
+  how it ended. It outlives launcher and worker.
+
+Files in the attempt's folder: `lock`, locked for as long as the shim lives, holds its process id; `started.json` says what was
+started; `exit.json` how it ended. Each JSON file appears whole or not at all. They are not synced to disk: what a crash of the
+machine may take with it are the ends of processes that the crash has ended too, and whose attempts count as lost.
+
+Signals to a shim: SIGUSR1 stops its command (SIGTERM, then SIGKILL after the grace period), SIGUSR2 kills it at once.
+"""
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import gc
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any, TypedDict
+
+STOP_SIGNAL = signal.SIGUSR1
+KILL_SIGNAL = signal.SIGUSR2
+
+LOCK = "lock"
+STARTED = "started.json"
+EXIT = "exit.json"
+
+_PR_SET_CHILD_SUBREAPER = 36
+_BURY_S = 5.0
+"""How long processes that the command left behind may take to die, once killed."""
+_OOM_SCORE = b"500"
+"""The kernel, short of memory, should choose a trial before the worker or the database."""
+_COMMAND_ERRORS = frozenset(
+    {
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EACCES,
+        errno.EPERM,
+        errno.ENOEXEC,
+        errno.ELOOP,
+        errno.E2BIG,
+        errno.ENAMETOOLONG,
+        errno.EISDIR,
+    },
+)
+
+_libc = ctypes.CDLL(None)
+
+_pending: list[int] = []
+"""Signals that came and were not yet acted upon."""
+
+
+class Request(TypedDict):
+    """What the worker asks the launcher to start, as one JSON line."""
+
+    run_id: str
+    attempt: int
+    host_incarnation: str
+    folder: str
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    cwd: str
+    stop_grace_s: float
+    uid: int | None
+    gid: int | None
+
+
+class _OomKills:
+    """How often the kernel had killed for want of memory when a command started; more at its end is evidence.
+
+    Asking costs a third of a millisecond, so the launcher does at most once a second.
+    """
+
+    def __init__(self) -> None:
+        self.before = 0
+        self._looked_at = float("-inf")
+
+    def look(self) -> None:
+        """Bring the count up to date."""
+        if time.monotonic() - self._looked_at > 1.0:
+            self._looked_at = time.monotonic()
+            self.before = _count_oom_kills()
+
+
+_n_oom_kills = _OomKills()
+
+Report = dict[str, Any]
+"""The fields of `base.ExitReport` that differ from their defaults."""
+
+
+def main() -> None:
+    """Serve start requests until the worker closes its end of the socket."""
+    _reset_signals()
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    # Forked shims share these pages for as long as nothing moves them.
+    gc.disable()
+    gc.freeze()
+    with connection.makefile("rb") as requests:
+        for line in requests:
+            reply = json.dumps(_launch(json.loads(line), connection))
+            connection.sendall(reply.encode() + b"\n")
+
+
+def _reset_signals() -> None:
+    """Undo what the worker's own parents may have ignored or blocked: a trial must start like any other program.
+
+    Handlers, unlike ignored signals, do not survive the exec of the command.
+    """
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        # Those that the system keeps for itself can't be set.
+        with contextlib.suppress(OSError, ValueError):
+            signal.signal(number, signal.SIG_DFL)
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGPIPE):
+        signal.signal(number, _outlive)
+    for number in (STOP_SIGNAL, KILL_SIGNAL):
+        signal.signal(number, _note)
+    # Ended shims are no concern of the launcher.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+
+
+def _outlive(_number: int, _frame: object) -> None:
+    """Stay: whoever stops the worker, its terminal or its service does not stop its runs."""
+
+
+def _note(number: int, _frame: object) -> None:
+    _pending.append(number)
+
+
+def _launch(request: Request, connection: socket.socket) -> dict[str, Any]:
+    """Fork a shim for one request.
+
+    The lock decides who starts an attempt, should two launchers be asked to, and tells the living from the dead later.
+    """
+    folder = Path(request["folder"])
+    try:
+        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            if not _is_ours(lock, folder):
+                return {"taken": True}
+            _n_oom_kills.look()
+            shim = os.fork()
+            if shim == 0:
+                _become_shim(request, lock, connection)
+            return {"pid": shim}
+        finally:
+            os.close(lock)
+    except OSError as error:
+        return {"error": f"the launcher failed: {error}"}
+
+
+def _is_ours(lock: int, folder: Path) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return not any((folder / name).exists() for name in (STARTED, EXIT))
+
+
+def _become_shim(request: Request, lock: int, connection: socket.socket) -> None:
+    """Run one attempt in this process, and end it."""
+    report: Report
+    try:
+        os.pwrite(lock, str(os.getpid()).encode(), 0)
+        os.setsid()
+        os.close(connection.fileno())
+        _detach_output()
+        report = _run(request)
+    except BaseException:  # noqa: BLE001 - whatever went wrong is written down for the worker
+        report = {"launch_error": "the shim failed: " + traceback.format_exc(limit=-3)}
+    try:
+        _write(Path(request["folder"]) / EXIT, report)
+    finally:
+        # Skips the interpreter's own farewell; the worker is waiting for this.
+        os._exit(0)
+
+
+def _detach_output() -> None:
+    """Let go of the worker's terminal or pipe, or whoever reads it would wait for every trial."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(nothing, descriptor)
+    os.close(nothing)
+
+
+def _run(request: Request) -> Report:
+    """Start the command, watch it to its end, end what it left behind; return the report."""
+    _adopt_orphans()
+    wakeup, wake = os.pipe()
+    os.set_blocking(wake, False)
+    os.set_blocking(wakeup, False)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    # A signal that came before this pipe was there waits in `_pending`; the first look comes before the first sleep.
+    signal.signal(signal.SIGCHLD, _outlive)
+    started_at, started = time.time(), time.monotonic()
+    try:
+        # Held until the end: a forgotten Popen would reap the command on its own.
+        process = _spawn(request)
+    except OSError as error:
+        return _spawn_report(error, request)
+    poller = select.poll()
+    poller.register(wakeup, select.POLLIN)
+    try:
+        _write(Path(request["folder"]) / STARTED, _identify(request, process.pid, started_at))
+        status, usage, stop_sent = _watch(process.pid, request["stop_grace_s"], poller, wakeup)
+        duration_s = time.monotonic() - started
+    finally:
+        _bury(process.pid, poller, wakeup)
+    killed_by = -os.waitstatus_to_exitcode(status) if os.WIFSIGNALED(status) else None
+    return {
+        "exit_status": os.waitstatus_to_exitcode(status) if killed_by is None else None,
+        "signal": killed_by,
+        "oom": killed_by == signal.SIGKILL and not stop_sent and _count_oom_kills() > _n_oom_kills.before,
+        "started_at": started_at,
+        "duration_s": duration_s,
+        "cpu_s": usage.ru_utime + usage.ru_stime,
+        # Kilobytes, but bytes on macOS.
+        "max_rss_bytes": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+        "stop_sent": stop_sent,
+    }
+
+
+def _adopt_orphans() -> None:
+    """Have what the command leaves behind, daemons too, become children of this process, which can then end them."""
+    if sys.platform == "linux":
+        _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _spawn(request: Request) -> subprocess.Popen[bytes]:
+    folder = Path(request["folder"])
+    streams = [os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644) for name in ("stdout", "stderr")]
+    identity: dict[str, Any] = {} if request["uid"] is None else {"user": request["uid"], "group": request["gid"], "extra_groups": ()}
+    process = subprocess.Popen(
+        request["argv"],
+        cwd=request["cwd"],
+        env=request["env"],
+        stdin=subprocess.DEVNULL,
+        stdout=streams[0],
+        stderr=streams[1],
+        start_new_session=True,
+        # Saves time: everything that is open here closes itself at exec.
+        close_fds=False,
+        **identity,
+    )
+    for stream in streams:
+        os.close(stream)
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{process.pid}/oom_score_adj").write_bytes(_OOM_SCORE)
+    return process
+
+
+def _spawn_report(error: OSError, request: Request) -> Report:
+    """Whose fault it is: a command that can't be run is the user's and ends as a shell would have it; the rest is the machinery's."""
+    command = request["argv"][0]
+    if error.errno not in _COMMAND_ERRORS or error.filename != command:
+        return {"launch_error": f"the command could not be started: {error}"}
+    if error.errno in {errno.ENOENT, errno.ENOTDIR}:
+        detail = f"{command}: there is no such command on the PATH, or the interpreter named in its first line is missing"
+        return {"exit_status": 127, "detail": detail}
+    return {"exit_status": 126, "detail": f"{command}: can't be executed: {os.strerror(error.errno)}"}
+
+
+def _watch(trial: int, grace_s: float, poller: select.poll, wakeup: int) -> tuple[int, resource.struct_rusage, bool]:
+    """Wait for the command's end, and stop it when told to. Return (wait status, resource usage, whether it was stopped)."""
+    kill_at: float | None = None
+    stop_sent = False
+    while True:
+        ended = _reap(trial)
+        if ended is not None:
+            return (*ended, stop_sent)
+        while _pending:
+            is_polite = _pending.pop(0) == STOP_SIGNAL
+            if is_polite and not stop_sent:
+                _signal_group(trial, signal.SIGTERM)
+                kill_at = time.monotonic() + grace_s
+            elif not is_polite:
+                kill_at = time.monotonic()
+            stop_sent = True
+        left_s = None if kill_at is None else kill_at - time.monotonic()
+        if left_s is not None and left_s <= 0:
+            _signal_group(trial, signal.SIGKILL)
+            left_s = kill_at = None
+        poller.poll(None if left_s is None else left_s * 1000)
+        _drain(wakeup)
+
+
+def _reap(trial: int) -> tuple[int, resource.struct_rusage] | None:
+    """Collect ended children; return (wait status, usage) if the command is among them."""
+    while True:
+        pid, status, usage = os.wait4(-1, os.WNOHANG)
+        if pid == trial:
+            return status, usage
+        if pid == 0:
+            return None
+
+
+def _bury(trial: int, poller: select.poll, wakeup: int) -> None:
+    """End what the command left behind: its process group, and daemons, which are this process's children by now."""
+    _signal_group(trial, signal.SIGKILL)
+    deadline = time.monotonic() + _BURY_S
+    while time.monotonic() < deadline:
+        try:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            for child in _children():
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(child, signal.SIGKILL)
+            poller.poll(50)
+            _drain(wakeup)
+
+
+def _children() -> list[int]:
+    try:
+        return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_bytes().split()]
+    except OSError:
+        return []
+
+
+def _signal_group(trial: int, number: int) -> None:
+    # Gone already, or no longer ours to signal (set-uid programs).
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(trial, number)
+
+
+def _drain(wakeup: int) -> None:
+    with contextlib.suppress(BlockingIOError):
+        os.read(wakeup, 512)
+
+
+def _identify(request: Request, trial: int, started_at: float) -> dict[str, Any]:
+    return {
+        "run_id": request["run_id"],
+        "attempt": request["attempt"],
+        "host_incarnation": request["host_incarnation"],
+        "shim_pid": os.getpid(),
+        "trial_pid": trial,
+        "trial_start": _start_ticks(trial),
+        "started_at": started_at,
+    }
+
+
+def _start_ticks(pid: int) -> int | None:
+    """As in `host.process_start`: the command is not reaped yet, so its number is still its own."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
+    except OSError:
+        return None
+
+
+def _count_oom_kills() -> int:
+    """How often the kernel killed for want of memory since boot, in any control group; 0 where it does not tell."""
+    try:
+        facts = Path("/proc/vmstat").read_bytes()
+    except OSError:
+        return 0
+    _, _, rest = facts.partition(b"\noom_kill ")
+    return int(rest.split(maxsplit=1)[0]) if rest else 0
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(content), encoding="utf-8")
+    part.rename(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,333 @@
+"""The supervisor: owns the slots and the attempts of this worker, and keeps them in step with the record (D3, D4).
+
+It learns of placed runs from Celery's wake-ups and, whatever the broker does, from the answer to its renewals; it
+stops what is no longer its own. Threads: one that renews, one that ships output, one for each attempt.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from tracking.errors import DatabaseAway, SweepError
+from tracking.ids import new_uuid
+from tracking.records import ClaimedRun, Outcome, RenewalAnswer, SessionInfo
+from tracking.settings import Settings
+from tracking.states import Cause
+from tracking.store import Store
+from worker.attempt import Work
+from worker.celery_app import Released, RunFailed, Window
+from worker.runtimes.base import Runtime
+from worker.slots import Slots
+from worker.surroundings import Surroundings
+
+_log = logging.getLogger(__name__)
+
+_SHIP_S: Final = 0.5
+_TELL_STARTED_S: Final = 1.0
+# Without a broker the worker looks for itself: often while runs come and go, rarely when idle.
+_LOOK_BUSY_S: Final = 0.02
+_LOOK_IDLE_S: Final = 0.5
+_BUSY_FOR_S: Final = 3.0
+_LAST_WORD_S: Final = 5.0
+
+
+class Supervisor:
+    """One worker's runs. `run` is the renewal loop and belongs to one thread; the rest may be called from any."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        info: SessionInfo,
+        *,
+        store: Store,
+        ingest: Store,
+        surroundings: Surroundings,
+        runtimes: Mapping[str, Runtime],
+        has_broker: bool,
+    ) -> None:
+        self.settings = settings
+        self.store = store
+        self.ingest = ingest
+        self.slots = Slots(info.slots)
+        self.surroundings = surroundings
+        self.host_incarnation = info.host_incarnation
+        self.window: Window
+        self._info = info
+        self._runtimes = runtimes
+        self._has_broker = has_broker
+        self._works: dict[str, Work] = {}
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._active_at = 0.0
+        self._is_away = False
+        self._strangers: set[tuple[str, int]] = set()
+
+    # -- for attempts ---------------------------------------------------------------------------------------
+
+    @property
+    def session_id(self) -> str:
+        """The current session."""
+        return self._info.session_id
+
+    @property
+    def worker_id(self) -> str:
+        """Who this worker is."""
+        return self._info.worker_id
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the worker is going away."""
+        return self._stopping.is_set()
+
+    def wait_stopping(self, timeout_s: float) -> bool:
+        """Wait; True as soon as the worker is going away."""
+        return self._stopping.wait(timeout_s)
+
+    def note_activity(self) -> None:
+        """Runs come and go: without a broker, look more often."""
+        self._active_at = time.monotonic()
+        if not self._has_broker:
+            self._wake.set()
+
+    def wake_scheduler(self) -> None:
+        """Tell the scheduler that something ended. Its poll finds out anyway."""
+        try:
+            self.store.wake()
+        except DatabaseAway as error:
+            _log.debug("The scheduler was not woken: %s", error)
+
+    def runtime_of(self, claimed: ClaimedRun) -> Runtime:
+        """What runs it: a container where the run asks for an image, else a process."""
+        return self._runtimes["docker" if claimed.launch.resources.image else "process"]
+
+    def forget(self, work: Work) -> None:
+        """An attempt is over here."""
+        with self._lock:
+            if self._works.get(work.run_id) is work:
+                del self._works[work.run_id]
+
+    # -- wake-ups -------------------------------------------------------------------------------------------
+
+    def handle(self, run_id: str, placement: int) -> str | None:
+        """A Celery task: take the run and wait for as long as it lasts.
+
+        Raises:
+            Released: the worker goes away; the run does not.
+            RunFailed: how it failed, for Flower.
+        """
+        work = self._take(run_id, placement, announced=True)
+        if work is None:
+            return "known already"
+        work.done.wait()
+        if work.released and work.outcome is None:
+            raise Released
+        if work.refused or work.outcome is None:
+            return "not ours"
+        if work.outcome.verdict == "failed":
+            raise RunFailed(f"{work.outcome.cause}: {work.outcome.detail}")
+        return str(work.outcome.cause)
+
+    def _take(self, run_id: str, placement: int, *, announced: bool) -> Work | None:
+        with self._lock:
+            known = self._works.get(run_id)
+            # A repeated, delayed or forged message about a run we have (or had at a later placement) is nothing new.
+            if self._stopping.is_set() or (known is not None and known.placement >= placement):
+                return None
+            if known is not None:
+                return None
+            work = self._works[run_id] = Work(self, run_id, placement, announced=announced)
+        work.begin()
+        return work
+
+    # -- life -----------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Ask `run` to return soon; safe in a signal handler."""
+        self._stopping.set()
+        self._wake.set()
+
+    def run(self) -> None:
+        """Renew, look, reconcile until `stop`; then let go of everything and leave the attempts running."""
+        if not self._open_session():
+            return
+        shipping = threading.Thread(target=self._ship_loop, name="ship", daemon=True)
+        shipping.start()
+        self.window.start()
+        renew_at = time.monotonic() + self.settings.renew_s
+        while not self._stopping.is_set():
+            self._wake.wait(self._pause(renew_at))
+            self._wake.clear()
+            if self._stopping.is_set():
+                break
+            if time.monotonic() >= renew_at:
+                renew_at = time.monotonic() + self.settings.renew_s
+                self._renew()
+            elif self._should_look():
+                self._look()
+        self._let_go(shipping)
+
+    def _pause(self, renew_at: float) -> float:
+        until_renewal = max(0.0, renew_at - time.monotonic())
+        if self._has_broker:
+            return min(until_renewal, self.settings.watch_s) if self._works else until_renewal
+        is_busy = time.monotonic() - self._active_at < _BUSY_FOR_S and self.slots.n_free > 0
+        return min(until_renewal, _LOOK_BUSY_S if is_busy else _LOOK_IDLE_S)
+
+    def _should_look(self) -> bool:
+        return not self._has_broker or bool(self._works)
+
+    def _open_session(self) -> bool:
+        """Open a session, as soon as Postgres lets us, and adopt what is still ours."""
+        while not self._stopping.is_set():
+            try:
+                ours = self.store.sessions.open(self._info, lease_s=self.settings.lease_s)
+            except DatabaseAway as error:
+                self._note_away(error)
+                self._stopping.wait(1.0)
+                continue
+            self._note_back()
+            _log.info("Session %s is open; %d attempts to adopt.", self.session_id, len(ours))
+            with self._lock:
+                works = [(self._works.setdefault(c.run_id, Work(self, c.run_id, c.placement, announced=False)), c) for c in ours]
+            owned = {(claimed.run_id, claimed.attempt) for claimed in ours}
+            for runtime in self._runtimes.values():
+                for run_id, attempt in runtime.sweep_orphans(owned):
+                    _log.warning("Ended attempt %d of run %s, which was no longer ours.", attempt, run_id)
+            for work, claimed in works:
+                work.adopt(claimed)
+            self.wake_scheduler()
+            return True
+        return False
+
+    def _renew(self) -> None:
+        try:
+            answer = self.store.sessions.renew(self.session_id, lease_s=self.settings.lease_s)
+        except DatabaseAway as error:
+            self._note_away(error)
+            return
+        self._note_back()
+        if answer is None:
+            self._start_over()
+        else:
+            self._reconcile(answer)
+
+    def _look(self) -> None:
+        try:
+            self._reconcile(self.store.sessions.look(self.session_id))
+        except DatabaseAway as error:
+            self._note_away(error)
+
+    def _reconcile(self, answer: RenewalAnswer) -> None:
+        """Both ways: claim what was placed and never announced, stop what is no longer ours."""
+        owned = {(run.run_id, run.attempt): run for run in answer.owned}
+        for work in self._current():
+            claimed = work.claimed
+            if claimed is None or work.phase != "running":
+                continue
+            asked = owned.pop((work.run_id, claimed.attempt), None)
+            if asked is None:
+                self._maybe_superseded(work)
+            elif asked.cancel:
+                work.stop("cancel")
+            elif asked.prune:
+                work.stop("prune")
+        for placed in answer.placed:
+            self._take(placed.run_id, placed.placement, announced=False)
+        self._report_strangers(set(owned))
+
+    def _maybe_superseded(self, work: Work) -> None:
+        # The answer may be older than a claim that has just been committed; attempts past that are judged by the fence.
+        if work.started_at is not None and time.monotonic() - work.started_at > self.settings.renew_s:
+            _log.warning("Run %s is no longer ours: stopping it.", work.run_id)
+            work.stop("superseded")
+
+    def _report_strangers(self, unknown: set[tuple[str, int]]) -> None:
+        """Attempts that the record thinks run here and of which we know nothing, twice in a row: they do not."""
+        known = {work.run_id for work in self._current()}
+        unknown = {key for key in unknown if key[0] not in known}
+        for run_id, attempt in unknown & self._strangers:
+            outcome = Outcome("failed", Cause.LOST, "The worker knows nothing of this attempt.")
+            try:
+                self.store.attempts.finish(run_id, attempt, self.session_id, outcome, finish_key=new_uuid())
+            except DatabaseAway as error:
+                self._note_away(error)
+        self._strangers = unknown
+
+    def _start_over(self) -> None:
+        """Our session was given up: everything of it is somebody else's now. Stop it all, begin anew."""
+        _log.warning("Session %s is no longer valid: stopping its attempts and opening a new one.", self.session_id)
+        for work in self._current():
+            work.stop("superseded")
+        for work in self._current():
+            work.done.wait(self.settings.stop_grace_s + 10)
+        self._info = _with_new_session(self._info)
+        self._open_session()
+
+    def _let_go(self, shipping: threading.Thread) -> None:
+        self.slots.close()
+        works = self._current()
+        deadline = time.monotonic() + _LAST_WORD_S
+        for work in works:
+            # Claims and reports under way are given a moment: what is committed need not be found out later.
+            if work.phase in ("claiming", "finishing"):
+                work.done.wait(max(0.0, deadline - time.monotonic()))
+        for work in works:
+            work.release()
+        self.window.stop()
+        shipping.join(_LAST_WORD_S)
+        try:
+            self.store.sessions.close(self.session_id)
+            self.store.wake()
+        except DatabaseAway as error:
+            _log.warning("The session could not be closed and will be found silent: %s", error)
+        for runtime in self._runtimes.values():
+            runtime.close()
+        n_running = sum(work.outcome is None and work.phase == "running" for work in works)
+        _log.info("Worker stopped; %d attempts run on and are adopted at the next start.", n_running)
+
+    # -- output ---------------------------------------------------------------------------------------------
+
+    def _ship_loop(self) -> None:
+        while not self._stopping.wait(_SHIP_S):
+            for work in self._current():
+                self._ship(work)
+        for work in self._current():
+            self._ship(work)
+
+    def _ship(self, work: Work) -> None:
+        claimed = work.claimed
+        if claimed is None or work.phase != "running":
+            return
+        try:
+            if not work.told_started and work.started_at is not None and time.monotonic() - work.started_at > _TELL_STARTED_S:
+                self.ingest.attempts.started(work.run_id, claimed.attempt, self.session_id, dict(work.describe()))
+                work.told_started = True
+            if work.output is not None:
+                work.output.ship(self.ingest, claimed, is_final=False)
+        except DatabaseAway as error:
+            self._note_away(error)
+        except SweepError as error:
+            _log.debug("Run %s: output was refused: %s", work.run_id, error)
+
+    def _current(self) -> list[Work]:
+        with self._lock:
+            return list(self._works.values())
+
+    def _note_away(self, error: DatabaseAway) -> None:
+        if not self._is_away:
+            _log.warning("%s Runs go on; trying again.", error)
+        self._is_away = True
+
+    def _note_back(self) -> None:
+        if self._is_away:
+            _log.warning("Postgres is back.")
+        self._is_away = False
+
+
+def _with_new_session(info: SessionInfo) -> SessionInfo:
+    return msgspec.structs.replace(info, session_id=new_uuid())
