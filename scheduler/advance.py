@@ -18,9 +18,11 @@ from scheduler.placement import can_serve, is_open
 from sweeps.command import build_argv
 from sweeps.spec_config import SweepConfig
 from sweeps.strategies import Strategy, derive_seed, make_strategy
+from tracking.errors import Contradiction, DatabaseAway, SchemaOutdated
 from tracking.records import NewTrial, Sweep, Trial, WorkerView
-from tracking.states import SweepEvent, SweepState, TrialState
+from tracking.states import Cause, SweepEvent, SweepState, TrialState
 from tracking.store import Store
+from tracking.store.leader import NotLeader
 
 _log = logging.getLogger(__name__)
 
@@ -85,13 +87,26 @@ class Advance:
             # Cancelled or failed sweeps: their last runs still end and are recorded.
             done |= bool(self._store.trials.conclude(epoch, sweep_id))
         for sweep in live.values():
-            search = self._search(sweep)
-            if sweep.sweep_id in ended:
-                done |= self._conclude(epoch, sweep, search)
-            done |= self._move_on(epoch, sweep, search, workers)
+            done |= self._step_safely(epoch, sweep, workers, has_ended=sweep.sweep_id in ended)
         for sweep_id in self._searches.keys() - live.keys():
             del self._searches[sweep_id]
         return done
+
+    def _step_safely(self, epoch: int, sweep: Sweep, workers: Sequence[WorkerView], *, has_ended: bool) -> bool:
+        """One sweep's step; a search that breaks ends its own sweep and nobody else's."""
+        try:
+            search = self._search(sweep)
+            concluded = has_ended and self._conclude(epoch, sweep, search)
+            return self._move_on(epoch, sweep, search, workers) or concluded
+        except (Contradiction, DatabaseAway, NotLeader, SchemaOutdated):
+            # The record decides, not the search: what we believe of this sweep is read again.
+            self._searches.pop(sweep.sweep_id, None)
+            raise
+        except Exception as error:  # noqa: BLE001 -- one sweep's search must not stop all others
+            _log.exception("The search of sweep %s can't go on", sweep.short_id)
+            self._searches.pop(sweep.sweep_id, None)
+            detail = f"The search can't go on: {type(error).__name__}: {error}"
+            return self._store.sweeps.break_off(epoch, sweep.sweep_id, event=SweepEvent.FAIL, cause=Cause.SEARCH_FAILED, detail=detail[:4000])
 
     def _search(self, sweep: Sweep) -> Search:
         search = self._searches.get(sweep.sweep_id)
@@ -121,10 +136,10 @@ class Advance:
         limits = search.config.limits
         if limits.failures is not None and search.n_failed >= limits.failures:
             detail = f"{search.n_failed} trials failed; the file allows fewer than {limits.failures} (limits.failures)."
-            return self._store.sweeps.over_limit(epoch, sweep.sweep_id, detail=detail, fail=True)
+            return self._store.sweeps.break_off(epoch, sweep.sweep_id, event=SweepEvent.FAIL, cause=Cause.OVER_BUDGET, detail=detail)
         if limits.time_s is not None and (datetime.now(UTC) - sweep.created_at).total_seconds() >= limits.time_s:
             detail = f"The sweep has run for {limits.time_s:g} s (limits.time)."
-            return self._store.sweeps.over_limit(epoch, sweep.sweep_id, detail=detail, fail=False)
+            return self._store.sweeps.break_off(epoch, sweep.sweep_id, event=SweepEvent.STOP, cause=Cause.OVER_BUDGET, detail=detail)
         return False
 
     def _propose(self, epoch: int, sweep: Sweep, search: Search, wanted: int) -> bool:

@@ -9,7 +9,7 @@ from scheduler.dispatch import Dispatcher, WakeUp
 from scheduler.leader import Seat
 from scheduler.placement import choose_placements
 from scheduler.reconcile import Reconciler
-from tracking.errors import DatabaseAway, SchemaOutdated
+from tracking.errors import Contradiction, DatabaseAway, SchemaOutdated
 from tracking.records import WorkerView
 from tracking.settings import Settings
 from tracking.store import Store
@@ -56,6 +56,9 @@ class Scheduler:
         except NotLeader:
             _log.warning("Another scheduler leads now; standing by.")
             self._seat.lose()
+            self._advance.forget()
+        except Contradiction as error:
+            _log.warning("%s Reading everything again.", error)
             self._advance.forget()
         except (DatabaseAway, SchemaOutdated) as error:
             # The commit may or may not have happened: what we think we know is dropped and read again.

@@ -41,4 +41,3 @@ def run_scheduler(settings: Settings) -> int:
         store.close()
     _log.info("Scheduler stopped.")
     return 0
-

@@ -1,7 +1,7 @@
 """Which worker runs what: one pure function over what waits, what is held, and who is there (D3)."""
 
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -82,9 +82,11 @@ def choose_placements(
     seats = {w.session_id: _Seat.of(w) for w in workers if is_open(w)}
     by_user: dict[str, float] = defaultdict(float)
     by_sweep: dict[str | None, int] = defaultdict(int)
+    held_at: dict[str | None, Counter[str]] = defaultdict(Counter)
     for other in held:
         by_user[other.user_name] += other.resources.cpus
         by_sweep[other.sweep_id] += 1
+        held_at[other.sweep_id][other.session_id] += 1
         if other.session_id in seats:
             seats[other.session_id].hold(other.sweep_id, other.resources, other.gpu_ids)
     lanes = _lanes(waiting)
@@ -94,7 +96,7 @@ def choose_placements(
         run = lane[0]
         seat = None
         able = [seat for seat in seats.values() if can_serve(seat.worker, run.queue, run.resources)]
-        if not _is_at_limit(run, by_sweep[run.sweep_id], sum(seat.worker.slots for seat in able)):
+        if not _is_at_limit(run, by_sweep[run.sweep_id], _n_can_run(able, held_at[run.sweep_id])):
             seat = _best_seat(run, able, ahead=run.sweep_id in short_sweeps)
         if seat is None:
             # All of a lane ask for the same: what doesn't fit for one doesn't fit for the next.
@@ -123,9 +125,15 @@ def _turn(run: QueuedRun, by_user: dict[str, float], by_sweep: dict[str | None, 
     return (-run.priority, by_user[run.user_name], by_sweep[run.sweep_id], run.created_at.timestamp())
 
 
-def _is_at_limit(run: QueuedRun, n_active: int, n_slots: int) -> bool:
+def _n_can_run(able: Sequence[_Seat], held_at: Mapping[str, int]) -> int:
+    """How many runs of a sweep can run at once: one a slot, and those on workers that take nothing new any more."""
+    ids = {seat.worker.session_id for seat in able}
+    return sum(seat.worker.slots for seat in able) + sum(n for session_id, n in held_at.items() if session_id not in ids)
+
+
+def _is_at_limit(run: QueuedRun, n_active: int, n_can_run: int) -> bool:
     # Where the slots are the tighter limit they alone decide; placing ahead then breaks no promise.
-    return run.parallel is not None and run.parallel < n_slots and n_active >= run.parallel
+    return run.parallel is not None and run.parallel < n_can_run and n_active >= run.parallel
 
 
 def _best_seat(run: QueuedRun, able: Sequence[_Seat], *, ahead: bool) -> _Seat | None:

@@ -41,7 +41,7 @@ class Reconciler:
     def _judge(self, epoch: int, due: DueVerdict) -> None:
         if due.cause in MACHINERY_CAUSES and due.cause != "lost" and due.worker_id is not None:
             reason = f"{_CORDON_AFTER} runs in a row could not be started here; the last: {due.detail}"
-            if self._store.sessions.note_fault(due.worker_id, limit=_CORDON_AFTER, reason=reason):
+            if self._store.sessions.note_fault(epoch, due.worker_id, due.run_id, limit=_CORDON_AFTER, reason=reason):
                 _log.warning("Worker %s is cordoned: %s", due.worker_id, reason)
         verdict = retry.decide(due, infra_retries=self._settings.infra_retries)
         if isinstance(verdict, retry.Again):

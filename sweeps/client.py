@@ -305,7 +305,12 @@ class Client:
             headers["Content-Type"] = "application/gzip"
             headers["Content-Length"] = str(archive.stat().st_size)
             payload = _chunks_of(archive)
-        connection.request(method, self._base + target, payload, headers)
+        try:
+            connection.request(method, self._base + target, payload, headers)
+        except (BrokenPipeError, ConnectionResetError):
+            # A server that refuses a large upload answers before it has read it all: what it said is worth more than
+            # that it hung up. If it said nothing, reading the answer fails, and that is told.
+            pass
         answer = connection.getresponse()
         return answer.status, answer.read()
 

@@ -17,6 +17,7 @@ import contextlib
 import fcntl
 import json
 import logging
+import math
 import os
 import select
 import signal
@@ -25,7 +26,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Final
@@ -364,11 +365,12 @@ class _Role:
     """A role's process, and when the next one is due if it has ended."""
 
     name: str
+    status: RoleStatus
     process: "subprocess.Popen[bytes] | None" = None
     began: float = 0.0
     back_off_s: float = BACK_OFF_S[0]
     due: float = 0.0
-    status: RoleStatus = field(default_factory=lambda: RoleStatus("", 0, ""))
+    n_ended: int = 0
 
 
 class _Supervisor:
@@ -383,6 +385,7 @@ class _Supervisor:
         self._port = before.port
         self._database_url = settings.database_url
         self._roles: dict[str, _Role] = {}
+        self._upgrade: subprocess.Popen[bytes] | None = None
         self._is_stopping = False
         self._postgres: int | None = None
         self._postgres_due = 0.0
@@ -413,8 +416,8 @@ class _Supervisor:
         """Start everything, watch it, and stop everything when told to. Returns the exit status."""
         try:
             _end_leftovers(self._leftovers)
-            if self._start():
-                self._watch()
+            self._start()
+            self._watch()
         except SweepError as error:
             _LOG.error("%s", error.message)
             self._stop("failed", error)
@@ -431,29 +434,36 @@ class _Supervisor:
 
     # -- starting
 
-    def _start(self) -> bool:
-        """Postgres, its schema, then the roles. False when told to stop meanwhile."""
+    def _start(self) -> None:
+        """Postgres, its schema and the roles.
+
+        Where there is data, its schema is nearly always the newest one: the roles do not wait for the look at it. One that
+        finds an old schema ends, and is started again when the upgrade is through.
+        """
+        is_new = not self._settings.database_url and not embedded.status(self._settings.home).is_initialised
         environ = _role_environment(self._settings, self._database_url, "")
         with _output(self._paths.log("upgrade")) as log:
             command = [sys.executable, "-P", "-c", _UPGRADE]
-            upgrade = subprocess.Popen(command, cwd=self._paths.home, env=environ, stdin=subprocess.PIPE, stdout=log, stderr=log)
-        try:
-            if not self._settings.database_url:
-                self._ensure_postgres()
-            upgrade.communicate(self._database_url.encode() + b"\n")
-        finally:
-            upgrade.kill()
-            upgrade.wait()
-        if upgrade.returncode != 0:
-            raise _shown("The database's schema can't be brought up to date.", self._paths.log("upgrade"))
-        if self._is_stopping:
-            return False
+            self._upgrade = subprocess.Popen(command, cwd=self._paths.home, env=environ, stdin=subprocess.PIPE, stdout=log, stderr=log)
+        if not self._settings.database_url:
+            self._ensure_postgres()
+        _tell(self._upgrade, self._database_url)
         self._choose_port()
         for name in self._commands(self._port):
-            self._roles[name] = _Role(name)
-            self._spawn(self._roles[name])
+            role = self._roles[name] = _Role(name, RoleStatus(name, 0, ""), due=math.inf)
+            if not is_new and not self._is_stopping:
+                self._spawn(role)
         self._write(phase="running")
-        return True
+
+    def _watch_upgrade(self) -> None:
+        code = self._upgrade.poll() if self._upgrade is not None else None
+        if code is None:
+            return
+        self._upgrade = None
+        if code != 0:
+            raise _shown("The database's schema can't be brought up to date.", self._paths.log("upgrade"))
+        for role in self._roles.values():
+            role.due = 0.0
 
     def _ensure_postgres(self) -> None:
         self._database_url = embedded.ensure_running(self._settings.home)
@@ -477,7 +487,7 @@ class _Supervisor:
             )
         role.began = time.monotonic()
         pid = role.process.pid
-        role.status = replace(role.status, name=role.name, pid=pid, process_start=process_start(pid))
+        role.status = replace(role.status, pid=pid, process_start=process_start(pid))
         _LOG.info("%s started, process %d", role.name, pid)
 
     # -- watching
@@ -485,6 +495,7 @@ class _Supervisor:
     def _watch(self) -> None:
         while not self._is_stopping:
             self._sleep()
+            self._watch_upgrade()
             self._watch_postgres()
             has_changed = False
             for role in self._roles.values():
@@ -494,7 +505,7 @@ class _Supervisor:
 
     def _sleep(self) -> None:
         """Until a signal, the end of Postgres, or the time of the next restart."""
-        dues = [role.due for role in self._roles.values() if role.process is None]
+        dues = [role.due for role in self._roles.values() if role.process is None and role.due < math.inf]
         watched = [self._woken]
         if not self._settings.database_url:
             if self._postgres_due:
@@ -520,15 +531,19 @@ class _Supervisor:
         code = role.process.poll()
         if code is None:
             return False
-        ended = f"exit status {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
-        n_ended = role.status.n_ended + 1
-        if now - role.began > STEADY_S:
-            role.back_off_s, n_ended = BACK_OFF_S[0], 1
-        role.due = now + role.back_off_s
-        _LOG.warning("%s ended: %s; started again in %.1f s", role.name, ended, role.back_off_s)
-        role.back_off_s = min(2 * role.back_off_s, BACK_OFF_S[1])
+        ended = f"exit status {code}" if code >= 0 else f"signal {-code}"
         role.process = None
-        role.status = replace(role.status, n_ended=n_ended, ended=ended)
+        if self._upgrade is not None:
+            _LOG.info("%s ended: %s; started again after the upgrade of the schema", role.name, ended)
+            role.due = math.inf
+            return False
+        if now - role.began > STEADY_S:
+            role.back_off_s, role.n_ended = BACK_OFF_S[0], 0
+        _LOG.warning("%s ended: %s; started again in %.1f s", role.name, ended, role.back_off_s)
+        role.due = now + role.back_off_s
+        role.back_off_s = min(2 * role.back_off_s, BACK_OFF_S[1])
+        role.n_ended += 1
+        role.status = replace(role.status, n_ended=role.n_ended, ended=ended)
         if role.name == "server" and not _is_free(self._port):
             self._move_port()
         return True
@@ -561,6 +576,10 @@ class _Supervisor:
 
     def _stop(self, phase: str, error: SweepError | None = None) -> None:
         self._write(phase="stopping")
+        if self._upgrade is not None:
+            # It works in one transaction, so it may be cut short.
+            self._upgrade.kill()
+            self._upgrade.communicate()
         others = tuple(name for name in self._roles if name not in {name for names in _STOP_ORDER for name in names})
         for names in (*_STOP_ORDER, others):
             self._end([role for role in self._roles.values() if role.name in names])
@@ -605,6 +624,14 @@ def _role_environment(settings: Settings, database_url: str, server_url: str) ->
         "SWEEP_BROKER_URL": settings.broker_url or "filesystem://",
         "SWEEP_SERVER": server_url,
     }
+
+
+def _tell(process: "subprocess.Popen[bytes]", line: str) -> None:
+    """Write a line to a process' standard input and close it; one that has ended says so by its exit status."""
+    with contextlib.suppress(BrokenPipeError):
+        if process.stdin is not None:
+            process.stdin.write(line.encode() + b"\n")
+            process.stdin.close()
 
 
 def _end_leftovers(status: LocalStatus) -> int:

@@ -303,7 +303,7 @@ class _Expander:
         item = self._scalar(node, place, "")
         if not isinstance(item.value, str):
             self._source.add(place, f"the key {item.text} reads as {kind_of(item.value)}, not as text", suggestion=f'write "{item.text}"')
-            return None
+            return item.text
         return item.value
 
     def _scalar(self, node: Any, place: Place, path: str) -> Item:

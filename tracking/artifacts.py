@@ -180,7 +180,7 @@ class ArtifactStore:
         full = self._full(path)
         try:
             file: IO[bytes] = self._files.open(full, "rb")
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        except (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError):  # fsspec's stores differ
             raise NotFound(f"There is no artifact {path!r}.") from None
         size_bytes = file.seek(0, os.SEEK_END)
         file.seek(0)

@@ -9,6 +9,9 @@
     │   ├── NotAllowed          the caller has no right to this write
     │   ├── NotNow              the object's state does not allow this move
     │   ├── TooLarge            over a stated limit
+    │   ├── Contradiction       the write contradicts what stands in the record
+    │   ├── Unauthenticated     the token is unknown or has died with its attempt
+    │   ├── NotLeader           another scheduler leads now (tracking.store.leader)
     │   ├── DatabaseAway        Postgres can't be reached
     │   └── SchemaOutdated      the database needs `sweep db upgrade`
     ├── EmbeddedError           the embedded Postgres can't start
@@ -108,6 +111,13 @@ class TooLarge(RecordError):
 
     http_status = 413
     error_code = "INVALID_PARAMETER_VALUE"
+
+
+class Contradiction(RecordError):
+    """The write contradicts what stands in the record: somebody else was first, or a value breaks a rule of the schema."""
+
+    http_status = 409
+    error_code = "RESOURCE_CONFLICT"
 
 
 class DatabaseAway(RecordError):

@@ -203,7 +203,9 @@ def _entries(root: Path) -> Iterator[_Entry]:
     while pending:
         base, ignores = pending.pop()
         ignores += _ignores_in(top / base, base)
-        for item in os.scandir(top / base):
+        with os.scandir(top / base) as items:
+            found = list(items)
+        for item in found:
             name = base + item.name
             is_folder = item.is_dir(follow_symlinks=False)
             if item.name in ALWAYS_LEFT_OUT or _is_ignored(name, ignores, is_folder=is_folder):

@@ -399,7 +399,5 @@ model_aliases = Table(
     Column("name", Text, primary_key=True),
     Column("alias", Text, primary_key=True),
     Column("version", Integer, nullable=False),
-    ForeignKeyConstraint(
-        ["name", "version"], ["model_versions.name", "model_versions.version"], ondelete="CASCADE", onupdate="CASCADE"
-    ),
+    ForeignKeyConstraint(["name", "version"], ["model_versions.name", "model_versions.version"], ondelete="CASCADE", onupdate="CASCADE"),
 )

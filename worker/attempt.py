@@ -94,7 +94,7 @@ class Work:
     def _guarded(self, act: Callable[[], None]) -> None:
         try:
             act()
-        except Exception:
+        except Exception:  # noqa: BLE001 -- the thread's last line of defence
             # A bug of ours must not take the slot with it, nor leave the run without an end.
             _log.exception("Run %s: unexpected error", self.run_id)
             if self.claimed is not None and not self._supervisor.is_stopping:
@@ -149,9 +149,7 @@ class Work:
         claim_id = new_uuid()
         store = self._supervisor.store
         return self._until_known(
-            lambda: store.attempts.claim(
-                self.run_id, self.placement, self._supervisor.session_id, claim_id=claim_id, secret_hash=token_hash(secret)
-            )
+            lambda: store.attempts.claim(self.run_id, self.placement, self._supervisor.session_id, claim_id=claim_id, secret_hash=token_hash(secret))
         )
 
     def _run(self, claimed: ClaimedRun, token: str) -> Outcome:
@@ -262,4 +260,3 @@ class Work:
         if self.claimed is None:
             raise AssertionError("an attempt exists only once its run is claimed")
         return self.claimed
-

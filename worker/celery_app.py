@@ -204,7 +204,8 @@ class CeleryWindow:
             listening = self._listening = _Listening(self._app, self._config, self._threads, self._queue, self._node_name)
             listening.start()
             why = self._watch_until_broken(listening)
-            listening.end()  # if it hangs, its thread ends whenever it comes back; a new one does not wait for it
+            listening.end()
+            listening.join(2 * DRAIN_S)  # if it hangs, its thread ends whenever it comes back, and nobody waits for that
             if not self._stopping.is_set():
                 log.warning("The Celery consumer %s; making a new one.", why)
                 self._stopping.wait(_RESTART_PAUSES_S[min(self._n_restarts, len(_RESTART_PAUSES_S) - 1)])

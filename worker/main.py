@@ -99,12 +99,7 @@ def _assemble(settings: Settings, options: WorkerOptions, identity: StateFolder,
     has_broker = broker_config(settings.broker_url, settings.home).kind is not BrokerKind.NONE
     # Two connections and no more: claims and renewals never wait behind output (D6, D12).
     ingest = open_store(settings.database_url, pool_size=1, check_schema=False, application=f"sweep worker {name} ingest")
-    supervisor = Supervisor(
-        settings, info, store=store, ingest=ingest, surroundings=surroundings, runtimes=runtimes, has_broker=has_broker
-    )
-    supervisor.window = make_window(
-        settings, celery_queue=info.celery_queue, node_name=f"sweep@{name}", concurrency=slots, handler=supervisor.handle
-    )
+    supervisor = Supervisor(settings, info, store=store, ingest=ingest, surroundings=surroundings, runtimes=runtimes, has_broker=has_broker)
+    supervisor.window = make_window(settings, celery_queue=info.celery_queue, node_name=f"sweep@{name}", concurrency=slots, handler=supervisor.handle)
     _log.info("Worker %s: %d slots, %g cores, queues %s, runtimes %s.", name, slots, info.cpus, ", ".join(info.queues), ", ".join(runtimes))
     return supervisor
-

@@ -4,7 +4,6 @@ Nothing is dropped because Postgres is away: what was read and not committed is 
 """
 
 import contextlib
-import os
 import threading
 import time
 from pathlib import Path
@@ -95,4 +94,4 @@ class Output:
         # A full disk costs no more than pieces sent again after a restart, which the record drops.
         with contextlib.suppress(OSError):
             fresh.write_bytes(msgspec.json.encode(_State(self._follower.state(), self._collector.state())))
-            os.replace(fresh, self._folder / _STATE)
+            fresh.replace(self._folder / _STATE)

@@ -22,7 +22,7 @@ def register_model(services: Use, body: Body) -> VersionCreated:
         alias=asked.get("alias"),
         description=asked.get("description", ""),
     )
-    return VersionCreated(**version_shape(version), schema=SCHEMA)
+    return VersionCreated(schema=SCHEMA, **version_shape(version))
 
 
 def _winner(services: Services, asked: RegisterBody) -> Run:
@@ -44,7 +44,7 @@ def list_models(services: Use) -> ModelList:
 @routes.get("/models/{name}", Right.READ, answers=ModelAnswer)
 def get_model(services: Use, name: str) -> ModelAnswer:
     """One registered model with its versions."""
-    return ModelAnswer(**model_shape(services.store.registry.model(name)), schema=SCHEMA)
+    return ModelAnswer(schema=SCHEMA, **model_shape(services.store.registry.model(name)))
 
 
 @routes.post("/models/{name}/aliases", Right.WRITE, answers=ModelAnswer, body=AliasBody)
@@ -52,4 +52,4 @@ def set_alias(services: Use, name: str, body: Body) -> ModelAnswer:
     """Let an alias name a version."""
     asked = parse_body(body, AliasBody)
     services.store.registry.set_alias(name, asked["alias"], asked["version"])
-    return ModelAnswer(**model_shape(services.store.registry.model(name)), schema=SCHEMA)
+    return ModelAnswer(schema=SCHEMA, **model_shape(services.store.registry.model(name)))

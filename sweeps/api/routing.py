@@ -186,6 +186,6 @@ def _content(shape: type, description: str) -> dict[str, Any]:
 
 def shape_schemas() -> Mapping[str, Any]:
     """JSON Schemas of all shapes by name, for `components/schemas`."""
-    named = [shape for name, shape in vars(shapes).items() if isinstance(shape, type) and name[0].isupper()]
+    named = [shape for shape in vars(shapes).values() if hasattr(shape, "__required_keys__")]
     _, components = msgspec.json.schema_components(named, ref_template=_REF)
     return components

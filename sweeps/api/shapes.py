@@ -100,7 +100,6 @@ class RunningTrial(TrialAnswer):
 class SweepSummary(TypedDict):
     """A sweep as lists show it. `trials_asked` is None when the file sets no limit."""
 
-    schema: NotRequired[int]
     sweep_id: str
     short_id: str
     name: str
@@ -126,6 +125,7 @@ class SweepSummary(TypedDict):
 class SweepAnswer(SweepSummary):
     """A sweep with its best trial, what runs now (the first fifty), and the model versions made from it."""
 
+    schema: int
     experiment_id: str
     config: dict[str, Any]
     best: TrialAnswer | None

@@ -26,7 +26,6 @@ from sweeps.api.shapes import (
     SubmitBody,
     SweepAnswer,
     SweepList,
-    SweepSummary,
     TrialList,
     Urls,
     VersionEntry,
@@ -112,9 +111,9 @@ def _answer(services: Services, sweep: Sweep) -> SweepAnswer:
     now = now_utc()
     best = store.trials.best(sweep.sweep_id)
     running = store.trials.running(sweep.sweep_id)[:SHOWN_RUNNING]
-    summary: SweepSummary = {**sweep_shape(sweep, store.sweeps.counts(sweep.sweep_id), now), "schema": SCHEMA}
     return SweepAnswer(
-        **summary,
+        schema=SCHEMA,
+        **sweep_shape(sweep, store.sweeps.counts(sweep.sweep_id), now),
         experiment_id=sweep.experiment_id,
         config=sweep.config,
         best=trial_shape(best[0], now) if best else None,

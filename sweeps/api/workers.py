@@ -24,7 +24,7 @@ def list_workers(services: Use, include_gone: bool = False) -> WorkerList:
 @routes.post("/workers/{ref}/drain", Right.WRITE, answers=WorkerAnswer)
 def drain_worker(services: Use, ref: str) -> WorkerAnswer:
     """Give a worker no more runs; it ends when those it has are over."""
-    return WorkerAnswer(**worker_shape(services.store.sessions.drain(ref)), schema=SCHEMA)
+    return WorkerAnswer(schema=SCHEMA, **worker_shape(services.store.sessions.drain(ref)))
 
 
 @routes.get("/why/{ref:path}", Right.READ, answers=WhyAnswer)

@@ -144,7 +144,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status (docs/commands.md lists them)."""
     try:
         try:
-            status = sweep.main(None if args is None else list(args), prog_name="sweep", standalone_mode=False)
+            status = _invoke(sys.argv[1:] if args is None else list(args))
         finally:
             sys.stdout.flush()
     except click.ClickException as error:
@@ -160,6 +160,15 @@ def main(args: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PIPE_CLOSED
     return status if isinstance(status, int) else 0
+
+
+def _invoke(args: list[str]) -> object:
+    # Not click's own `main`: it turns a closed pipe into status 1, which means something else here.
+    try:
+        with sweep.make_context("sweep", args) as context:
+            return sweep.invoke(context)
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
 
 
 def show_error(error: SweepError) -> int:

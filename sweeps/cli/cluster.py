@@ -156,9 +156,8 @@ def start_worker(**given: Any) -> int:
 
 
 def _worker_options(*, name: str | None, queues: tuple[str, ...], slots: int | None, cpus: float | None, memory: str | None, gpus: int | None) -> Any:
-    from worker.main import WorkerOptions
-
     from sweeps.spec_fields import parse_size
+    from worker.main import WorkerOptions
 
     memory_bytes = parse_size(memory) if memory else None
     if memory and memory_bytes is None:

@@ -58,9 +58,9 @@ def looks(
         pause(poll_s)
 
 
-def follow(client: Client, ref: str, *, as_json: bool = False) -> SweepAnswer | None:
+def follow(client: Client, sweep: SweepAnswer, *, as_json: bool = False) -> SweepAnswer | None:
     """Show a sweep until it has ended; returns it, or None if the watcher detached."""
-    seen = looks(lambda: client.sweep(ref))
+    seen = looks(lambda: client.sweep(sweep["sweep_id"]))
     try:
         if as_json:
             return _follow_json(seen)
@@ -68,6 +68,7 @@ def follow(client: Client, ref: str, *, as_json: bool = False) -> SweepAnswer | 
             return _last(seen)
         return _follow_live(seen) if sys.stderr.isatty() else _follow_lines(seen)
     except KeyboardInterrupt:
+        ref = sweep["short_id"]
         say(f"detached; the sweep goes on.  sweep status {ref} --watch   sweep cancel {ref}")
         return None
 

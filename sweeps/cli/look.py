@@ -76,7 +76,7 @@ def status(sweep: str, *, watch: bool, as_json: bool) -> int:
         if watch:
             from sweeps.cli.write import finish_following
 
-            return finish_following(client, answer["sweep_id"], as_json=as_json)
+            return finish_following(client, answer, as_json=as_json)
         if as_json:
             print_json(answer)
             return 0

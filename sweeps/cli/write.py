@@ -168,6 +168,7 @@ def submit(file: Path, *, dry_run: bool, as_json: bool, **overrides: Any) -> int
 
 def send(client: Client, submission: "Submission", settings: Settings) -> SweepAnswer:
     """Pack, upload what the server lacks, submit."""
+    _leave_out_home(settings.home, submission.folder)
     digest = _upload(client, submission.folder, settings)
     body = SubmitBody(
         config=submission.config.to_builtins(),
@@ -177,6 +178,12 @@ def send(client: Client, submission: "Submission", settings: Settings) -> SweepA
         user_name=_user_name(),
     )
     return client.submit(body)
+
+
+def _leave_out_home(home: Path, folder: Path) -> None:
+    """Keep the local cluster, its database and secrets, out of a snapshot when it lies within the project."""
+    if home.is_dir() and home.resolve().is_relative_to(folder.resolve()):
+        (home / ".sweepignore").write_text("*\n", encoding="utf-8")
 
 
 def _upload(client: Client, folder: Path, settings: Settings) -> str:
@@ -234,12 +241,12 @@ def run(file: Path, *, as_json: bool, **overrides: Any) -> int:
     with connected(settings) as client:
         sweep = send(client, submission, settings)
         say(f"Submitted {clean(sweep['name'])} ({sweep['short_id']})")
-        return finish_following(client, sweep["sweep_id"], as_json=as_json)
+        return finish_following(client, sweep, as_json=as_json)
 
 
-def finish_following(client: Client, ref: str, *, as_json: bool) -> int:
+def finish_following(client: Client, sweep: SweepAnswer, *, as_json: bool) -> int:
     """Follow a sweep to its end and tell how it ended; returns the exit status."""
-    ended = follow(client, ref, as_json=as_json)
+    ended = follow(client, sweep, as_json=as_json)
     if ended is None:
         return EXIT_INTERRUPTED
     if not as_json:

@@ -46,18 +46,12 @@ for n in range(amount):
 """
 
 
-def spawn(script: str, folder: Path, name: str, amount: int, output: Path | None = None) -> subprocess.Popen[bytes]:
-    """Start a process that waits for `go` when it is ready."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", PRELUDE + script, str(folder), name, str(amount)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE if output is None else output.open("wb"),
-    )
-    if output is not None:
-        wait_until(lambda: b"ready" in output.read_bytes(), f"{name} is ready")
-    else:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
+def spawn(script: str, folder: Path, name: str, amount: int) -> subprocess.Popen[bytes]:
+    """Start a process, which writes to `name.out` and waits for `go` when it is ready."""
+    output = folder.parent / f"{name}.out"
+    with output.open("wb") as file:
+        process = subprocess.Popen([sys.executable, "-c", PRELUDE + script, str(folder), name, str(amount)], stdin=subprocess.PIPE, stdout=file)
+    wait_until(lambda: b"ready" in output.read_bytes(), f"{name} is ready")
     return process
 
 
@@ -65,14 +59,13 @@ def go(process: subprocess.Popen[bytes]) -> None:
     """Let a process begin."""
     assert process.stdin is not None
     process.stdin.write(b"go\n")
-    process.stdin.flush()
+    process.stdin.close()
 
 
 def test_folder_gives_each_message_to_one_of_several_readers(tmp_path: Path) -> None:
     """Three writers and two readers of one queue at once: every message is read, and read once."""
     folder = tmp_path / "broker"
-    outputs = [tmp_path / "reader-0", tmp_path / "reader-1"]
-    readers = [spawn(RECEIVE, folder, output.name, 0, output) for output in outputs]
+    readers = [spawn(RECEIVE, folder, f"reader-{n}", 0) for n in range(2)]
     writers = [spawn(SEND, folder, f"writer-{n}", 300) for n in range(3)]
     try:
         for process in (*readers, *writers):
@@ -80,7 +73,7 @@ def test_folder_gives_each_message_to_one_of_several_readers(tmp_path: Path) -> 
         assert [writer.wait(60) for writer in writers] == [0, 0, 0]
 
         def lines() -> list[str]:
-            return [line for output in outputs for line in output.read_text().splitlines() if line != "ready"]
+            return [line for output in tmp_path.glob("reader-*.out") for line in output.read_text().splitlines() if line != "ready"]
 
         wait_until(lambda: len(lines()) >= 900, "900 messages are read")
         assert sorted(lines()) == sorted(f"writer-{w} {n}" for w in range(3) for n in range(300))

@@ -326,13 +326,14 @@ print("stopped", flush=True)
 
 def test_window_does_not_keep_its_process_alive(site: Site) -> None:
     """SIGTERM reaches the worker's own handler, and the process ends although a handler is stuck for ever."""
-    process = subprocess.Popen([sys.executable, "-c", STUCK_WORKER, site.settings.broker_url, str(site.settings.home)], stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    site.dispatcher().send("stuck", 1, "worker.a", 60.0)
-    assert process.stdout.readline() == b"heard\n"
-    process.terminate()
-    assert process.stdout.read() == b"stopped\n"
-    assert process.wait(10) == 0
+    command = [sys.executable, "-c", STUCK_WORKER, site.settings.broker_url, str(site.settings.home)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        site.dispatcher().send("stuck", 1, "worker.a", 60.0)
+        assert process.stdout.readline() == b"heard\n"
+        process.terminate()
+        assert process.stdout.read() == b"stopped\n"
+        assert process.wait(10) == 0
 
 
 def test_broker_outage_ends_by_itself_when_redis_is_killed(outage_site: Site, own_redis: RedisServer, caplog: pytest.LogCaptureFixture) -> None:

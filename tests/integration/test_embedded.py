@@ -83,10 +83,10 @@ def edit_lease(home: Path, **changes: object) -> None:
 
 
 def crash(home: Path) -> int:
-    """Kill the postmaster as the kernel would; returns its process id."""
+    """Kill the postmaster as the kernel would, and wait until its children have noticed; returns its process id."""
     pid = postmaster(home)
     os.kill(pid, signal.SIGKILL)
-    wait_until_gone(pid)
+    assert embedded._wait_for(lambda: not embedded._is_held(home / "pg/alive.lock"), 30)
     return pid
 
 

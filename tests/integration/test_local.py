@@ -202,7 +202,7 @@ def test_role_is_started_again_when_it_is_killed(cluster: Cluster) -> None:
     killed, other = cluster.role("worker"), cluster.role("scheduler")
     os.kill(killed.pid, signal.SIGKILL)
     cluster.wait(lambda: cluster.role("worker").pid != killed.pid and cluster.role("worker").is_running)
-    assert cluster.role("worker").ended == "signal SIGKILL"
+    assert cluster.role("worker").ended == "signal 9"
     assert cluster.role("scheduler") == other
 
 

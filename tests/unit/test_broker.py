@@ -54,7 +54,7 @@ def test_broker_config_refuses_what_it_can_not_use(url: str) -> None:
 
 
 def test_broker_config_checks_certificates_when_encrypted() -> None:
-    """kombu would connect without encryption where the URL does not say how to check the certificate."""
+    """A connection is encrypted and checked: kombu would connect without encryption where the URL does not say how to check the certificate."""
     assert broker_config("rediss://host/0", HOME).connection().ssl
     assert broker_config("rediss://host/0?ssl_cert_reqs=optional", HOME).url == "rediss://host/0?ssl_cert_reqs=optional"
 

@@ -1,7 +1,6 @@
 """The folder broker in one process: what is read, what is thrown away, what is left behind."""
 
 import json
-import logging
 import os
 import socket
 import stat

@@ -119,7 +119,8 @@ def test_spec_mapping_problem_names_the_key_path() -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "value"), [("1e-5", 1e-5), ("9e-6", 9e-6), ("15e-5", 15e-5), ("1E3", 1000.0), ("-.5", -0.5), ("1.", 1.0), ("+1.5e+2", 150.0), ("1_000.5", 1000.5)]
+    ("number", "value"),
+    [("1e-5", 1e-5), ("9e-6", 9e-6), ("15e-5", 15e-5), ("1E3", 1000.0), ("-.5", -0.5), ("1.", 1.0), ("+1.5e+2", 150.0), ("1_000.5", 1000.5)],
 )
 def test_spec_float_is_read_as_people_write_it(number: str, value: float) -> None:
     """Numbers that YAML 1.1 takes for text are floats, as a fifth of real files need."""
@@ -198,7 +199,7 @@ BAD = [
     (HEAD + "parameters:\n  no: {value: 1}\n", ["4:3"], "the key no reads as true or false, not as text"),
     (HEAD.replace("random", "grid") + "parameters:\n  x: {min: 0.0, max: 1.0}\n", ["4:3"], "a grid can't walk parameter 'x': 'uniform' is continuous"),
     ("method: random\nname: 日本 \x1b[31m\n", ["2:10"], "the character U+001B can't stand in a YAML file"),
-    (HEAD + "name: \"a\\0b\"\n" + PARAMETERS, ["3:7"], "holds a NUL character or half of a surrogate pair"),
+    (HEAD + 'name: "a\\0b"\n' + PARAMETERS, ["3:7"], "holds a NUL character or half of a surrogate pair"),
 ]  # fmt: skip
 
 
@@ -212,9 +213,7 @@ def test_spec_problem_says_what_and_where(text: str, places: list[str], message:
 
 def test_spec_problems_are_all_told_in_one_pass() -> None:
     """Ten mistakes are ten messages, in the order of the file, each with its line and a caret under it."""
-    text = (
-        "metod: bayes\nprogram: train.py\nparameters:\n  lr:\n    distribution: loguniform\n  layers:\n    values: [1]\n    min: 1\nrun_cap: x\nseeds: 1\n"
-    )
+    text = "metod: bayes\nprogram: train.py\nparameters:\n  lr:\n    distribution: loguniform\n  layers:\n    values: [1]\n    min: 1\nrun_cap: x\nseeds: 1\n"
     assert [place for place, _ in problems(text)] == ["1:1", "1:1", "5:19", "8:5", "9:10", "10:1"]
     with pytest.raises(SpecProblems) as caught:
         parse(text)
@@ -274,7 +273,8 @@ def test_spec_strategy_name_replaces_method() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "cap", "expected"), [("grid", "", 6), ("grid", "run_cap: 4\n", 4), ("grid", "run_cap: 9\n", 6), ("random", "run_cap: 9\n", 9), ("random", "", None)]
+    ("method", "cap", "expected"),
+    [("grid", "", 6), ("grid", "run_cap: 4\n", 4), ("grid", "run_cap: 9\n", 6), ("random", "run_cap: 9\n", 9), ("random", "", None)],
 )
 def test_spec_trials_max_is_the_cap_or_the_grid(method: str, cap: str, expected: int | None) -> None:
     """A grid ends with its last cell, everything else with its cap or never."""
@@ -284,7 +284,12 @@ def test_spec_trials_max_is_the_cap_or_the_grid(method: str, cap: str, expected:
 
 @pytest.mark.parametrize(
     ("text", "filename", "names"),
-    [("name: n\nproject: p\n", "sweep.yaml", ("n", "p")), ("", "lr-sweep.yaml", ("lr-sweep", "folder")), ("", "sweep.yaml", ("folder", "folder")), ("name: n\n", "sweep.yaml", ("n", "n"))],
+    [
+        ("name: n\nproject: p\n", "sweep.yaml", ("n", "p")),
+        ("", "lr-sweep.yaml", ("lr-sweep", "folder")),
+        ("", "sweep.yaml", ("folder", "folder")),
+        ("name: n\n", "sweep.yaml", ("n", "n")),
+    ],
 )
 def test_spec_names_have_defaults(tmp_path: Path, text: str, filename: str, names: tuple[str, str]) -> None:
     """A sweep is named by its file, or by its folder when the file is just `sweep.yaml`; the experiment by `project`, sweep or folder."""

@@ -46,6 +46,16 @@ class ListAnswer(Struct, frozen=True):
     files: list[FileInfo]
 
 
+class SearchLoggedModels(Struct, frozen=True):
+    """Body of logged-models/search; whatever it asks for, the answer is the same."""
+
+
+class LoggedModelsAnswer(Struct, frozen=True):
+    """A page of logged models."""
+
+    models: list[str]
+
+
 def list_artifacts(caller: Caller, asked: ListArtifacts) -> ListAnswer:
     """What a run's folder holds, paths relative to the run."""
     run = caller.store.runs.get(asked.named)
@@ -54,7 +64,15 @@ def list_artifacts(caller: Caller, asked: ListArtifacts) -> ListAnswer:
     return ListAnswer(run_uri(run.experiment_id, run.run_id), _files(caller, folder, below))
 
 
-ENDPOINTS: Final = (Endpoint("GET", "/artifacts/list", READ, ListArtifacts, list_artifacts),)
+def search_logged_models(_: Caller, __: SearchLoggedModels) -> LoggedModelsAnswer:
+    """No logged models, for none can be made here: 3.x clients ask before they list a folder of a run, and need an answer."""
+    return LoggedModelsAnswer([])
+
+
+ENDPOINTS: Final = (
+    Endpoint("GET", "/artifacts/list", READ, ListArtifacts, list_artifacts),
+    Endpoint("POST", "/logged-models/search", READ, SearchLoggedModels, search_logged_models),
+)
 
 
 def proxy_routes(services: Services, prefix: str) -> list[Route]:

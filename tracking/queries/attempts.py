@@ -13,29 +13,33 @@ _CLAIMED_COLUMNS: Final = """
 """
 
 CLAIM: Final = f"""
-WITH r AS (
-    UPDATE runs SET state = {to_state(_CLAIM)}, attempt = attempt + 1, started_at = coalesce(started_at, now()), verdict_due = false
-     WHERE run_id = %(run_id)s AND state IN {from_states(_CLAIM)} AND session_id = %(session_id)s AND placement = %(placement)s
+WITH live AS (
+    SELECT session_id, host_incarnation FROM sessions WHERE session_id = %(session_id)s AND state = 'live' FOR SHARE
+), r AS (
+    UPDATE runs SET state = {to_state(_CLAIM)}, attempt = attempt + 1, started_at = coalesce(started_at, now()), verdict_due = false,
+           cause = NULL, detail = NULL
+      FROM live
+     WHERE run_id = %(run_id)s AND state IN {from_states(_CLAIM)} AND runs.session_id = live.session_id AND placement = %(placement)s
        AND cancel_requested_at IS NULL
-       AND EXISTS (SELECT 1 FROM sessions WHERE session_id = %(session_id)s AND state = 'live')
-    RETURNING *
+    RETURNING runs.*, live.host_incarnation
 ), a AS (
     INSERT INTO attempts (run_id, attempt, state, worker_id, session_id, placement, claim_id, token_hash, host_incarnation, gpu_ids)
     SELECT r.run_id, r.attempt, '{AttemptState.RUNNING}', r.worker_id, r.session_id, r.placement, %(claim_id)s, %(token_hash)s,
-           s.host_incarnation, r.gpu_ids
-      FROM r JOIN sessions s ON s.session_id = r.session_id
+           r.host_incarnation, r.gpu_ids
+      FROM r
 ), e AS (
     INSERT INTO events (subject, event, from_state, to_state, sweep_id, trial_number, run_id, attempt, worker_id)
     SELECT 'run', 'claim', 'placed', {to_state(_CLAIM)}, sweep_id, trial_number, run_id, attempt, worker_id FROM r
 )
 SELECT {_CLAIMED_COLUMNS} FROM r LEFT JOIN sweeps s ON s.sweep_id = r.sweep_id
 """
-"""Index: primary keys. One row when the claim won, none when it did not."""
+"""Index: primary keys. One row when the claim won, none when it did not. The session is held until the commit: a newer
+one that fences it waits, and then sees (and adopts) this attempt."""
 
 CLAIMED_BEFORE: Final = f"""
 SELECT {_CLAIMED_COLUMNS}
   FROM attempts a JOIN runs r ON r.run_id = a.run_id LEFT JOIN sweeps s ON s.sweep_id = r.sweep_id
- WHERE a.claim_id = %(claim_id)s AND a.attempt = r.attempt AND a.state = 'running'
+ WHERE a.claim_id = %(claim_id)s AND a.session_id = %(session_id)s AND a.attempt = r.attempt AND a.state = 'running'
 """
 """Index: unique claim_id. The same claim again, after a lost reply."""
 
@@ -52,7 +56,8 @@ WITH a AS (
      WHERE run_id = %(run_id)s AND attempt = %(attempt)s AND session_id = %(session_id)s AND state = 'running'
     RETURNING run_id, attempt
 )
-SELECT r.sweep_id, r.trial_number, s.metric_name, s.metric_goal, s.metric_from, l.value, l.min_value, l.max_value
+SELECT r.sweep_id, r.trial_number, s.metric_name, s.metric_goal, s.metric_from, l.value, l.min_value, l.max_value,
+       r.cancel_requested_at IS NOT NULL AS cancel, r.cause AS asked_cause, r.detail AS asked_detail
   FROM a JOIN runs r ON r.run_id = a.run_id
   LEFT JOIN sweeps s ON s.sweep_id = r.sweep_id
   LEFT JOIN metric_latest l ON l.run_id = r.run_id AND l.key = s.metric_name AND l.attempt = a.attempt
@@ -73,8 +78,9 @@ WITH r AS (
     UPDATE workers SET faults_in_row = 0 WHERE worker_id = (SELECT worker_id FROM r) AND faults_in_row <> 0
 )
 INSERT INTO events (subject, event, from_state, to_state, sweep_id, trial_number, run_id, attempt, worker_id, cause, detail)
-SELECT subject, event, 'running', to_state, sweep_id, trial_number, run_id, attempt, worker_id, %(cause)s, %(detail)s
-  FROM r, (VALUES ('attempt', %(attempt_event)s, %(attempt_state)s), ('run', %(run_event)s, %(to)s)) AS v (subject, event, to_state)
+SELECT subject, event, 'running', to_state, sweep_id, trial_number, run_id, attempt, worker_id, v.cause, v.detail
+  FROM r, (VALUES ('attempt', %(attempt_event)s, %(attempt_state)s, %(attempt_cause)s, %(attempt_detail)s),
+                  ('run', %(run_event)s, %(to)s, %(cause)s, %(detail)s)) AS v (subject, event, to_state, cause, detail)
 """
 
 VERDICT_DUE: Final = """
@@ -87,6 +93,8 @@ WITH r AS (
      WHERE opener_run_id = %(run_id)s AND opener_attempt = %(attempt)s AND state IN ('running', 'scheduled')
 ), s AS (
     UPDATE sessions SET slot_freed_at = now() WHERE session_id = %(session_id)s
+), w AS (
+    UPDATE workers SET faults_in_row = 0 WHERE worker_id = (SELECT worker_id FROM r) AND faults_in_row <> 0 AND NOT %(is_machinery)s
 )
 INSERT INTO events (subject, event, from_state, to_state, sweep_id, trial_number, run_id, attempt, worker_id, cause, detail)
 SELECT 'attempt', %(attempt_event)s, 'running', %(attempt_state)s, sweep_id, trial_number, run_id, attempt, worker_id, %(cause)s, %(detail)s

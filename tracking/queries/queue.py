@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from tracking.queries.moves import from_states, to_state
+from tracking.queries.moves import from_states, quoted, to_state
 from tracking.states import RUN_MOVES, RunEvent
 
 _PLACE = RUN_MOVES[RunEvent.PLACE]
@@ -91,13 +91,16 @@ REQUEUE: Final = f"""
 WITH r AS (
     UPDATE runs SET state = {to_state(_REQUEUE)}, verdict_due = false, session_id = NULL, worker_id = NULL, gpu_ids = '{{}}',
            machinery_faults = machinery_faults + %(machinery)s, not_before = now() + make_interval(secs => %(delay_s)s),
+           prune_requested_at = NULL,
            avoid_workers = CASE WHEN %(avoid)s = '' THEN avoid_workers ELSE array_append(array_remove(avoid_workers, %(avoid)s), %(avoid)s) END
-     WHERE run_id = %(run_id)s AND attempt = %(attempt)s AND state IN {from_states(_REQUEUE)} AND verdict_due
+     WHERE run_id = %(run_id)s AND attempt = %(attempt)s AND state IN {from_states(_REQUEUE)} AND verdict_due AND cancel_requested_at IS NULL
     RETURNING run_id, sweep_id, trial_number, attempt, cause
 )
 INSERT INTO events (subject, event, from_state, to_state, sweep_id, trial_number, run_id, attempt, cause, detail)
 SELECT 'run', 'requeue', 'running', {to_state(_REQUEUE)}, sweep_id, trial_number, run_id, attempt, cause, %(detail)s FROM r
 """
+"""Not when a cancel came after the verdict was thought out: such a run would wait for ever. A prune was asked of what the ended
+attempt had logged; the next one starts with a clean view."""
 
 FAIL: Final = f"""
 WITH r AS (
@@ -119,28 +122,42 @@ INSERT INTO events (subject, event, from_state, to_state, sweep_id, trial_number
 SELECT 'run', 'cancel', 'running', {to_state(_CANCEL)}, sweep_id, trial_number, run_id, attempt, worker_id, cause, detail FROM r
 """
 
+_WAITING: Final = from_states(_DROP)
+_STOPPABLE: Final = quoted(_DROP.from_ | _CANCEL.from_)
+
 _REQUEST_CANCEL: Final = f"""
-WITH waiting AS (
+WITH old AS (
+    SELECT run_id, state FROM runs WHERE kind = 'managed' AND state IN {_STOPPABLE} AND %s FOR UPDATE
+), waiting AS (
     UPDATE runs SET state = {to_state(_DROP)}, ended_at = now(), cause = %%(cause)s, detail = %%(detail)s, cancel_requested_at = now()
-     WHERE kind = 'managed' AND state IN {from_states(_DROP)} AND %s
-    RETURNING run_id, sweep_id, trial_number
+      FROM old WHERE runs.run_id = old.run_id AND old.state IN {_WAITING}
+    RETURNING runs.run_id, runs.sweep_id, runs.trial_number, old.state
 ), e AS (
-    INSERT INTO events (subject, event, to_state, sweep_id, trial_number, run_id, cause, detail)
-    SELECT 'run', 'drop', {to_state(_DROP)}, sweep_id, trial_number, run_id, %%(cause)s, %%(detail)s FROM waiting
+    INSERT INTO events (subject, event, from_state, to_state, sweep_id, trial_number, run_id, cause, detail)
+    SELECT 'run', 'drop', state, {to_state(_DROP)}, sweep_id, trial_number, run_id, %%(cause)s, %%(detail)s FROM waiting
 ), live AS (
-    UPDATE runs SET cancel_requested_at = now(), detail = %%(detail)s
-     WHERE kind = 'managed' AND state = 'running' AND cancel_requested_at IS NULL AND %s
-    RETURNING run_id, sweep_id, trial_number, attempt
+    UPDATE runs SET cancel_requested_at = now(), cause = %%(cause)s, detail = %%(detail)s
+      FROM old WHERE runs.run_id = old.run_id AND old.state IN {from_states(_CANCEL)} AND runs.cancel_requested_at IS NULL
+       AND NOT runs.verdict_due AND %s
+    RETURNING runs.run_id, runs.sweep_id, runs.trial_number, runs.attempt
+), judged AS (
+    UPDATE runs SET cancel_requested_at = now()
+      FROM old WHERE runs.run_id = old.run_id AND old.state IN {from_states(_CANCEL)} AND runs.cancel_requested_at IS NULL
+       AND runs.verdict_due AND %s
+    RETURNING runs.run_id, runs.sweep_id, runs.trial_number, runs.attempt
 ), e2 AS (
     INSERT INTO events (subject, event, sweep_id, trial_number, run_id, attempt, cause, detail)
-    SELECT 'run', 'cancel_requested', sweep_id, trial_number, run_id, attempt, %%(cause)s, %%(detail)s FROM live
+    SELECT 'run', 'cancel_requested', sweep_id, trial_number, run_id, attempt, %%(cause)s, %%(detail)s
+      FROM (SELECT * FROM live UNION ALL SELECT * FROM judged) asked
 )
-SELECT (SELECT count(*) FROM waiting) AS n_dropped, (SELECT count(*) FROM live) AS n_requested
+SELECT (SELECT count(*) FROM waiting) AS n_dropped, (SELECT count(*) FROM live) + (SELECT count(*) FROM judged) AS n_requested
 """
+"""The runs are locked first, whatever of these states they are in: one that is being claimed or requeued just now is seen as
+what it becomes, and can't slip between the two updates. A run that awaits a verdict keeps its attempt's cause."""
 
-CANCEL_RUN: Final = _REQUEST_CANCEL % ("run_id = %(run_id)s", "run_id = %(run_id)s")
-CANCEL_SWEEP: Final = _REQUEST_CANCEL % ("sweep_id = %(sweep_id)s", "sweep_id = %(sweep_id)s")
-DROP_WAITING: Final = _REQUEST_CANCEL % ("sweep_id = %(sweep_id)s", "false")
+CANCEL_RUN: Final = _REQUEST_CANCEL % ("run_id = %(run_id)s", "true", "true")
+CANCEL_SWEEP: Final = _REQUEST_CANCEL % ("sweep_id = %(sweep_id)s", "true", "true")
+DROP_WAITING: Final = _REQUEST_CANCEL % ("sweep_id = %(sweep_id)s", "false", "false")
 
 REQUEST_PRUNE: Final = """
 WITH r AS (

@@ -7,8 +7,9 @@ from tracking.queries.runs import RUN_COLUMNS
 from tracking.states import MLFLOW_STATUS
 
 _STATUS: Final = "(CASE r.state " + " ".join(f"WHEN '{state}' THEN '{status}'" for state, status in MLFLOW_STATUS.items()) + " END)"
-_START: Final = "(extract(epoch FROM coalesce(r.started_at, r.created_at)) * 1000)"
-_END: Final = "(extract(epoch FROM r.ended_at) * 1000)"
+# Whole milliseconds, as clients are told them.
+_START: Final = "floor(extract(epoch FROM coalesce(r.started_at, r.created_at)) * 1000)"
+_END: Final = "floor(extract(epoch FROM r.ended_at) * 1000)"
 _ATTRIBUTES: Final = {
     "run_id": "r.run_id",
     "run_name": "r.name",
@@ -79,7 +80,9 @@ def _compare(expression: str, clause: Clause, bind: _Binder) -> str:
     if clause.op == "IN":
         values = clause.value if isinstance(clause.value, tuple) else (clause.value,)
         return f"{expression} = ANY({bind(list(values))})"
-    return f"{expression} {_OPERATORS[clause.op]} {bind(clause.value)}"
+    # A backslash in a pattern is a character like others, as with MLflow.
+    escape = " ESCAPE ''" if clause.op in ("LIKE", "ILIKE") else ""
+    return f"{expression} {_OPERATORS[clause.op]} {bind(clause.value)}{escape}"
 
 
 def _order(item: OrderBy, bind: _Binder) -> list[str]:

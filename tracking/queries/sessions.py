@@ -9,15 +9,20 @@ ON CONFLICT (worker_id) DO UPDATE SET name = excluded.name, hostname = excluded.
 """A fresh start of a worker also lifts its cordon: somebody has looked after it."""
 
 FENCE_OLDER: Final = """
-UPDATE sessions SET state = 'fenced', ended_at = now() WHERE worker_id = %(worker_id)s AND state = 'live' RETURNING session_id
+UPDATE sessions SET state = 'fenced', ended_at = now()
+ WHERE worker_id = %(worker_id)s AND state = 'live' AND session_id <> %(session_id)s RETURNING session_id
 """
+
+STATE: Final = "SELECT state FROM sessions WHERE session_id = %(session_id)s FOR UPDATE"
 
 OPEN: Final = """
 INSERT INTO sessions (session_id, worker_id, state, celery_queue, queues, slots, cpus, memory_bytes, gpus, runtimes, host_incarnation,
                       version, pid, lease_until)
 VALUES (%(session_id)s, %(worker_id)s, 'live', %(celery_queue)s, %(queues)s, %(slots)s, %(cpus)s, %(memory_bytes)s, %(gpus)s, %(runtimes)s,
         %(host_incarnation)s, %(version)s, %(pid)s, now() + make_interval(secs => %(lease_s)s))
+ON CONFLICT (session_id) DO UPDATE SET renewed_at = now(), lease_until = excluded.lease_until
 """
+"""Opened again under the same id after a lost reply: the same session."""
 
 RENEW: Final = """
 UPDATE sessions SET renewed_at = now(), lease_until = now() + make_interval(secs => %(lease_s)s)
@@ -27,11 +32,12 @@ UPDATE sessions SET renewed_at = now(), lease_until = now() + make_interval(secs
 OURS: Final = """
 SELECT r.run_id, r.placement, r.attempt, r.state, r.cancel_requested_at IS NOT NULL AS cancel, r.prune_requested_at IS NOT NULL AS prune,
        w.draining
-  FROM runs r JOIN sessions s ON s.session_id = r.session_id JOIN workers w ON w.worker_id = s.worker_id
- WHERE r.kind = 'managed' AND r.state IN ('placed', 'running') AND r.session_id = %(session_id)s AND NOT r.verdict_due
+  FROM sessions s JOIN workers w ON w.worker_id = s.worker_id
+  LEFT JOIN runs r ON r.kind = 'managed' AND r.state IN ('placed', 'running') AND r.session_id = s.session_id AND NOT r.verdict_due
+ WHERE s.session_id = %(session_id)s
  ORDER BY r.placed_at
 """
-"""Index: ix_runs_live."""
+"""Index: ix_runs_live. One row without a run when there is none, for the worker's own state."""
 
 CLOSE: Final = "UPDATE sessions SET state = 'ended', ended_at = now() WHERE session_id = %(session_id)s AND state = 'live'"
 
@@ -42,12 +48,15 @@ WITH held AS (
     UPDATE sessions SET state = CASE WHEN state = 'live' THEN 'lost' ELSE state END, ended_at = coalesce(ended_at, now())
      WHERE renewed_at + make_interval(secs => %(reassign_after_s)s) < now()
        AND (state = 'live' OR session_id IN (SELECT session_id FROM held))
+       AND EXISTS (SELECT 1 FROM leader WHERE lease_until >= now() AND (suspended_until IS NULL OR suspended_until <= now()))
     RETURNING session_id, worker_id
 ), e AS (
     INSERT INTO events (subject, event, worker_id, detail) SELECT 'worker', 'session_lost', worker_id, session_id FROM s
 )
 SELECT session_id FROM s
 """
+"""Only while the leader's own lease is good and expiry not suspended, both by the database's clock: a leader that wakes from a gap
+(a machine asleep) may ask before it knows of it (I4)."""
 
 WORKERS: Final = """
 SELECT w.worker_id, w.name, w.hostname, w.draining, w.cordoned, s.session_id, s.state, s.celery_queue, s.queues, s.slots, s.cpus,
@@ -76,5 +85,7 @@ INSERT INTO events (subject, event, worker_id, detail) VALUES ('worker', %(event
 NOTE_FAULT: Final = """
 UPDATE workers SET faults_in_row = faults_in_row + 1, cordoned = CASE WHEN faults_in_row + 1 >= %(limit)s THEN %(reason)s ELSE cordoned END
  WHERE worker_id = %(worker_id)s AND cordoned IS NULL
+   AND NOT EXISTS (SELECT 1 FROM runs WHERE run_id = %(run_id)s AND %(worker_id)s = ANY(avoid_workers))
 RETURNING cordoned IS NOT NULL
 """
+"""Different runs count: one that has failed here before does not count again."""

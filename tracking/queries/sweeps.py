@@ -7,6 +7,8 @@ from tracking.states import SWEEP_MOVES, SWEEP_RUN_STATE, Move
 
 SUBMITTED_BEFORE: Final = "SELECT sweep_id FROM sweeps WHERE submission_id = %(submission_id)s"
 
+SHORT_ID_TAKEN: Final = "SELECT 1 FROM sweeps WHERE short_id = %(short_id)s"
+
 INSERT_PARENT: Final = """
 INSERT INTO runs (run_id, experiment_id, kind, name, user_name, state, started_at)
 VALUES (%(sweep_id)s, %(experiment_id)s, 'sweep', %(name)s, %(user_name)s, 'running', now())

@@ -36,7 +36,8 @@ WITH over AS (
     SELECT 'trial', CASE state WHEN 'finished' THEN 'finish' WHEN 'failed' THEN 'fail' WHEN 'pruned' THEN 'prune' ELSE 'cancel' END,
            'open', state, sweep_id, number, run_id, cause, coalesce(detail, '') FROM t
 )
-SELECT sweep_id, number, state, params::text AS params, generation, run_id, value, cause, detail, told_seq, attrs::text AS attrs, created_at, started_at, ended_at
+SELECT sweep_id, number, state, params::text AS params, generation, run_id, value, cause, detail, told_seq, attrs::text AS attrs,
+       created_at, started_at, ended_at
   FROM t ORDER BY told_seq
 """
 """Indexes: ix_trials_open, runs' primary key. A run's final states are named as a trial's are. Conclusion and telling

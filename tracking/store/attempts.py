@@ -15,7 +15,7 @@ from tracking.errors import NotAllowed, Unauthenticated
 from tracking.ids import parse_attempt_token, token_hash
 from tracking.queries import attempts as sql
 from tracking.records import ClaimedRun, Launch, Outcome
-from tracking.states import ATTEMPT_MOVES, RUN_MOVES, AttemptEvent, Cause, RunEvent
+from tracking.states import ATTEMPT_MOVES, MACHINERY_CAUSES, RUN_MOVES, AttemptEvent, Cause, RunEvent
 from tracking.store.database import Database, Transaction
 
 
@@ -95,7 +95,7 @@ class Attempts:
                 {"run_id": run_id, "placement": placement, "session_id": session_id, "claim_id": claim_id, "token_hash": secret_hash},
             )
             if row is None:
-                row = tx.one(sql.CLAIMED_BEFORE, {"claim_id": claim_id})
+                row = tx.one(sql.CLAIMED_BEFORE, {"claim_id": claim_id, "session_id": session_id})
         return None if row is None else claimed_run(row)
 
     def started(self, run_id: str, attempt: int, session_id: str, info: dict[str, Any]) -> None:
@@ -131,9 +131,9 @@ class Attempts:
                 same = tx.scalar(sql.FINISH_KEY, values) == finish_key
                 return FinishAnswer.REPEATED if same else FinishAnswer.REFUSED
             run_event, cause, detail, value = _run_event(outcome, row)
-            values.update(cause=cause, detail=_clean(detail))
+            values.update(cause=cause, detail=_clean(detail), attempt_cause=outcome.cause, attempt_detail=_clean(outcome.detail))
             if run_event is None:
-                tx.execute(sql.VERDICT_DUE, values)
+                tx.execute(sql.VERDICT_DUE, {**values, "is_machinery": cause in MACHINERY_CAUSES})
             else:
                 tx.execute(sql.RUN_ENDS, {**values, "run_event": str(run_event), "to": RUN_MOVES[run_event].to, "value": value})
         return FinishAnswer.RECORDED
@@ -160,21 +160,21 @@ class Attempts:
         """All attempts of a run, oldest first."""
         with self._database.transaction() as tx:
             rows = tx.rows(sql.LIST, {"run_id": run_id})
-        return [
-            Attempt(**{name: row._mapping[name] for name in Attempt.__struct_fields__ if name != "gpu_ids"}, gpu_ids=tuple(row.gpu_ids))
-            for row in rows
-        ]
+        return [Attempt(**{name: row._mapping[name] for name in Attempt.__struct_fields__ if name != "gpu_ids"}, gpu_ids=tuple(row.gpu_ids)) for row in rows]
 
 
 def _clean(detail: str) -> str:
     """What a text column takes, and no more than a person reads."""
-    return detail.replace("\0", "\N{REPLACEMENT CHARACTER}")[:4000]
+    return detail.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()[:4000]
 
 
 def _run_event(outcome: Outcome, row: Any) -> tuple[RunEvent | None, str, str, float | None]:
     if outcome.verdict == "stopped":
-        event = RunEvent.PRUNE if outcome.cause == Cause.PRUNED else RunEvent.CANCEL
-        return event, outcome.cause, outcome.detail, _objective(row)
+        if outcome.cause == Cause.PRUNED:
+            return RunEvent.PRUNE, outcome.cause, outcome.detail, _objective(row)
+        # The worker only knows that it was told to stop; why is known here (by hand, over budget).
+        cause, detail = (row.asked_cause, row.asked_detail) if row.cancel and row.asked_cause else (outcome.cause, outcome.detail)
+        return RunEvent.CANCEL, cause, detail or outcome.detail, _objective(row)
     if outcome.verdict == "failed":
         return None, outcome.cause, outcome.detail, None
     if row.metric_name is None:

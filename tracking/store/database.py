@@ -6,13 +6,14 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import msgspec
+from psycopg2 import Error as DriverError
 from psycopg2 import errors as pg
 from sqlalchemy import create_engine
-from sqlalchemy.engine import Connection, Engine, Row, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.engine import Connection, CursorResult, Engine, Row, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from tracking.errors import DatabaseAway, InvalidValue, SchemaOutdated, SettingError
+from tracking.errors import Contradiction, DatabaseAway, InvalidValue, SchemaOutdated, SettingError
 
 Params = Mapping[str, Any]
 CHANNEL = "sweep_wake"
@@ -51,11 +52,11 @@ class Transaction:
 
     def rows(self, sql: str, params: Params | None = None) -> Sequence[Row[Any]]:
         """All rows of a query."""
-        return self.connection.exec_driver_sql(sql, dict(params or {})).all()
+        return self._run(sql, dict(params or {})).all()
 
     def one(self, sql: str, params: Params | None = None) -> Row[Any] | None:
         """The first row, or None."""
-        return self.connection.exec_driver_sql(sql, dict(params or {})).first()
+        return self._run(sql, dict(params or {})).first()
 
     def scalar(self, sql: str, params: Params | None = None) -> Any:
         """The first column of the first row, or None."""
@@ -64,7 +65,7 @@ class Transaction:
 
     def execute(self, sql: str, params: Params | None = None) -> int:
         """Run a statement; how many rows it touched."""
-        return self.connection.exec_driver_sql(sql, dict(params or {})).rowcount
+        return self._run(sql, dict(params or {})).rowcount
 
     def insert(self, head: str, rows: Sequence[Sequence[Any]], tail: str = "") -> None:
         """Multi-row `INSERT ... VALUES`: `head` ends before the rows, `tail` follows them."""
@@ -72,15 +73,27 @@ class Transaction:
             return
         one = "(" + ", ".join(["%s"] * len(rows[0])) + ")"
         flat = tuple(value for row in rows for value in row)
-        self.connection.exec_driver_sql(f"{head} VALUES {', '.join([one] * len(rows))} {tail}", flat)
+        self._run(f"{head} VALUES {', '.join([one] * len(rows))} {tail}", flat)
 
     def copy(self, table: str, columns: Sequence[str], body: str) -> None:
         """Append `body` (COPY's text format) to a table."""
         cursor = cast(Any, self.connection.connection).cursor()
         try:
             cursor.copy_expert(f"COPY {table} ({', '.join(columns)}) FROM STDIN", io.StringIO(body))
+        except UnicodeEncodeError as error:
+            raise InvalidValue(f"A value can't be stored: {error.reason}.") from error
+        except DriverError as error:
+            # SQLAlchemy knows nothing of this cursor: its errors are wrapped here as they would be there.
+            raise _wrapped(error) from error
         finally:
             cursor.close()
+
+    def _run(self, sql: str, params: dict[str, Any] | tuple[Any, ...]) -> CursorResult[Any]:
+        try:
+            return self.connection.exec_driver_sql(sql, params)
+        except ValueError as error:
+            # The driver itself refuses what no text column takes: NUL characters and lone surrogates.
+            raise InvalidValue(f"A value can't be stored: {error}") from error
 
 
 class Database:
@@ -127,6 +140,11 @@ def _translated() -> Iterator[None]:
         raise DatabaseAway("All database connections of this process are in use.") from error
 
 
+def _wrapped(error: DriverError) -> DBAPIError:
+    kind = OperationalError if isinstance(error, pg.OperationalError) else InterfaceError if isinstance(error, pg.InterfaceError) else DBAPIError
+    return kind("COPY", None, error)
+
+
 def _our_error(error: DBAPIError) -> Exception:
     cause = error.orig
     first_line = str(cause).strip().split("\n", 1)[0]
@@ -134,9 +152,9 @@ def _our_error(error: DBAPIError) -> Exception:
         return SchemaOutdated(f"The database's schema does not fit this program: {first_line}")
     if isinstance(cause, pg.CharacterNotInRepertoire | pg.UntranslatableCharacter | pg.NumericValueOutOfRange):
         return InvalidValue(f"A value can't be stored: {first_line}")
+    if isinstance(error, IntegrityError):
+        return Contradiction(f"The record refused the write: {first_line}")
     # A lock time-out, a deadlock and a full disk pass by themselves or with help; the same call may succeed later.
     if isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated:
         return DatabaseAway(f"Postgres can't be reached or broke off: {first_line}")
-    if isinstance(cause, ValueError) or "NUL" in first_line:
-        return InvalidValue(f"A value can't be stored: {first_line}")
     return error

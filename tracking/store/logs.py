@@ -25,6 +25,10 @@ class LogPage(Struct, frozen=True):
 
 
 _INSERT = "INSERT INTO log_chunks (run_id, attempt, stream, offset_bytes, data)"
+# After a restart a worker may cut the same output differently: the longer piece holds all of the shorter one.
+_LONGER = """
+ON CONFLICT (run_id, attempt, stream, offset_bytes) DO UPDATE SET data = excluded.data WHERE length(excluded.data) > length(log_chunks.data)
+"""
 _READ = """
 SELECT offset_bytes, data FROM log_chunks
  WHERE run_id = %(run_id)s AND attempt = %(attempt)s AND stream = %(stream)s AND offset_bytes + length(data) > %(offset)s
@@ -53,8 +57,12 @@ class Logs:
             return
         with self._database.transaction() as tx:
             hold_fence(tx, Fence(run_id, attempt))
-            rows = [(run_id, attempt, chunk.stream, chunk.offset, chunk.data) for chunk in chunks]
-            tx.insert(_INSERT, rows, "ON CONFLICT DO NOTHING")
+            pieces: dict[tuple[str, int], bytes] = {}
+            for chunk in chunks:
+                place = (chunk.stream, chunk.offset)
+                pieces[place] = max(pieces.get(place, b""), chunk.data, key=len)
+            rows = [(run_id, attempt, stream, offset, data) for (stream, offset), data in pieces.items()]
+            tx.insert(_INSERT, rows, _LONGER)
 
     def read(self, run_id: str, *, attempt: int | None = None, stream: str = "stdout", offset: int = 0, limit: int = 1 << 20) -> LogPage:
         """Output from a byte offset on, at most `limit` bytes; of the current attempt unless told otherwise.
@@ -78,7 +86,7 @@ class Logs:
                     break
                 position = row.offset_bytes
             data += piece[position - row.offset_bytes :]
-            position = row.offset_bytes + len(piece)
+            position = max(position, row.offset_bytes + len(piece))
             if len(data) >= limit:
                 break
         cut = bytes(data[:limit])

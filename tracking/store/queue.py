@@ -85,9 +85,7 @@ class Queue:
         with self._database.transaction() as tx:
             rows = tx.rows(sql.QUEUED, {"limit": limit})
         return [
-            QueuedRun(
-                r.run_id, r.sweep_id, r.user_name, r.queue, r.priority, r.created_at, _resources(r.resources), r.parallel, tuple(r.avoid_workers)
-            )
+            QueuedRun(r.run_id, r.sweep_id, r.user_name, r.queue, r.priority, r.created_at, _resources(r.resources), r.parallel, tuple(r.avoid_workers))
             for r in rows
         ]
 
@@ -95,9 +93,7 @@ class Queue:
         """Runs that sessions hold now."""
         with self._database.transaction() as tx:
             rows = tx.rows(sql.HELD)
-        return [
-            HeldRun(r.run_id, r.sweep_id, r.user_name, r.session_id, r.state, _resources(r.resources), tuple(r.gpu_ids)) for r in rows
-        ]
+        return [HeldRun(r.run_id, r.sweep_id, r.user_name, r.session_id, r.state, _resources(r.resources), tuple(r.gpu_ids)) for r in rows]
 
     def place(self, epoch: int, placements: Sequence[Placement]) -> list[Placed]:
         """Mark runs placed; those that changed meanwhile are left out of the answer."""

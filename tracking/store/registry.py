@@ -9,12 +9,13 @@ from tracking.records import ModelVersion, RegisteredModel, Run, Sweep
 from tracking.states import RunState
 from tracking.store.database import Database, Transaction, json_text
 
-_ALIAS = re.compile(r"^[\w\-]{1,255}$")
-_VERSION_LIKE = re.compile(r"^[vV]\d+$")
+_ALIAS = re.compile(r"[\w\-]{1,255}")
+_VERSION_LIKE = re.compile(r"[vV]\d+")
 
 _VERSIONS = """
 SELECT v.name, v.version, v.created_at, v.run_id, v.sweep_id, v.trial_number, v.source, v.description, v.value, v.metric_name, v.params,
-       v.size_bytes, coalesce((SELECT array_agg(a.alias ORDER BY a.alias) FROM model_aliases a WHERE a.name = v.name AND a.version = v.version), '{}') AS aliases
+       v.size_bytes,
+       coalesce((SELECT array_agg(a.alias ORDER BY a.alias) FROM model_aliases a WHERE a.name = v.name AND a.version = v.version), '{}') AS aliases
   FROM model_versions v
 """
 _INSERT = """
@@ -31,9 +32,7 @@ class Registry:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def register(
-        self, model: str, *, run: Run, artifact: str = "model", alias: str | None = None, description: str = ""
-    ) -> ModelVersion:
+    def register(self, model: str, *, run: Run, artifact: str = "model", alias: str | None = None, description: str = "") -> ModelVersion:
         """A new version of a model from a run, with its lineage.
 
         Raises:
@@ -118,7 +117,14 @@ def register_version(tx: Transaction, sweep: Sweep, *, model: str, artifact: str
     return _insert(tx, model, values, alias)
 
 
+def _check_alias(alias: str) -> None:
+    if not _ALIAS.fullmatch(alias) or alias.lower() == "latest" or _VERSION_LIKE.fullmatch(alias):
+        raise InvalidValue(f"{alias!r} is no name for an alias: letters, digits, '_' and '-', not 'latest', not like 'v1'.")
+
+
 def _insert(tx: Transaction, model: str, values: dict[str, Any], alias: str | None) -> int:
+    if alias:
+        _check_alias(alias)
     if not model or len(model) > 256 or any(c in model for c in "/:\0"):
         raise InvalidValue(f"{model!r} is no name for a model: 1 to 256 characters without '/' and ':'.")
     tx.execute("INSERT INTO registered_models (name) VALUES (%(name)s) ON CONFLICT (name) DO NOTHING", {"name": model})
@@ -131,8 +137,7 @@ def _insert(tx: Transaction, model: str, values: dict[str, Any], alias: str | No
 
 
 def _set_alias(tx: Transaction, model: str, alias: str, version: int) -> None:
-    if not _ALIAS.match(alias) or alias == "latest" or _VERSION_LIKE.match(alias):
-        raise InvalidValue(f"{alias!r} is no name for an alias: letters, digits, '_' and '-', not 'latest', not like 'v1'.")
+    _check_alias(alias)
     tx.execute(
         "INSERT INTO model_aliases (name, alias, version) VALUES (%(name)s, %(alias)s, %(version)s) "
         "ON CONFLICT (name, alias) DO UPDATE SET version = excluded.version",

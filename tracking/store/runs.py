@@ -52,7 +52,8 @@ class Runs:
         tagged_name = tags.pop(_NAME_TAG, "")
         if name and tagged_name and name != tagged_name:
             raise InvalidValue(
-                f"Both 'run_name' argument and 'mlflow.runName' tag are specified, but with different values (run_name='{name}', mlflow.runName='{tagged_name}')."
+                f"Both 'run_name' argument and 'mlflow.runName' tag are specified, but with different values "
+                f"(run_name='{name}', mlflow.runName='{tagged_name}')."
             )
         parent = tags.pop(_PARENT_TAG, None)
         values = {
@@ -118,9 +119,7 @@ class Runs:
             raise NotFound(f"There is no run {ref!r}.", hint="Name it as SWEEP/NUMBER, or by its run id.")
         return _run(row)
 
-    def update(
-        self, run_id: str, *, status: str | None = None, end_time_ms: int | None = None, name: str | None = None, fence: Fence | None = None
-    ) -> Run:
+    def update(self, run_id: str, *, status: str | None = None, end_time_ms: int | None = None, name: str | None = None, fence: Fence | None = None) -> Run:
         """MLflow's runs/update. A managed run's status is its worker's to tell (D9): it is left as it is."""
         state = None if status is None else EXTERNAL_STATE.get(status)
         if status is not None and state is None:
@@ -200,6 +199,8 @@ class Runs:
                 raise NotAllowed(f"Run {run_id} is managed and has not ended.", hint="Cancel it first: `sweep cancel`.")
             if row is not None and row.lifecycle_stage == "active":
                 guard_write(tx, run_id, fence, tags_only=True)
+            elif row is not None and fence is not None:
+                _hold_own(tx, run_id, row, fence)
             get_run(tx, run_id)
             tx.execute(sql.SET_LIFECYCLE, {"run_id": run_id, "stage": stage})
 
@@ -219,16 +220,20 @@ def guard_write(tx: Transaction, run_id: str, fence: Fence | None, *, tags_only:
     if row.lifecycle_stage != "active":
         raise InvalidValue(f"The run {run_id} must be in the 'active' state. Current state is {row.lifecycle_stage}.")
     if fence is not None:
-        own = fence.run_id == run_id or (row.opener_run_id == fence.run_id and row.opener_attempt == fence.attempt)
-        if not own:
-            raise NotAllowed(f"The attempt of run {fence.run_id} may write that run and the runs it opened, not {run_id}.")
-        hold_fence(tx, fence)
+        _hold_own(tx, run_id, row, fence)
     elif row.kind == "managed" and not tags_only:
         raise NotAllowed(
             f"Run {run_id} is managed: its results are accepted only from its current attempt.",
             hint="Log from inside the trial (its environment holds the token), or to a run of your own.",
         )
     return str(row.kind)
+
+
+def _hold_own(tx: Transaction, run_id: str, row: Any, fence: Fence) -> None:
+    own = fence.run_id == run_id or (row.opener_run_id == fence.run_id and row.opener_attempt == fence.attempt)
+    if not own:
+        raise NotAllowed(f"The attempt of run {fence.run_id} may write that run and the runs it opened, not {run_id}.")
+    hold_fence(tx, fence)
 
 
 def get_run(tx: Transaction, run_id: str) -> Run:
@@ -300,6 +305,11 @@ def _same_value(old: str, new: str) -> bool:
     if old == new:
         return True
     try:
+        # Whole numbers as such: beyond 2**53 neighbours are equal as floats.
+        return int(old) == int(new)
+    except ValueError:
+        pass
+    try:
         return float(old) == float(new)
     except ValueError:
         return False
@@ -359,4 +369,3 @@ def _experiment_number(experiment_id: str) -> int:
     if not (experiment_id.isdecimal() and len(experiment_id) < 19):
         raise NotFound(f"No Experiment with id={experiment_id} exists")
     return int(experiment_id)
-

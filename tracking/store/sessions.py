@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tracking.errors import NotFound
+from tracking.errors import NotFound, NotNow
 from tracking.queries import attempts as attempt_sql
 from tracking.queries import queue as queue_sql
 from tracking.queries import sessions as sql
@@ -21,12 +21,20 @@ class Sessions:
     def open(self, info: SessionInfo, *, lease_s: float) -> list[ClaimedRun]:
         """Open a session; it fences an older one of the same worker and takes over its live attempts.
 
+        The same session again, after a lost reply, is no change.
+
         Returns:
             the attempts to adopt: the worker looks what became of each.
+
+        Raises:
+            NotNow: the session was opened before and is over.
         """
         values = {name: getattr(info, name) for name in SessionInfo.__struct_fields__}
         values.update(queues=list(info.queues), runtimes=list(info.runtimes), lease_s=lease_s)
         with self._database.transaction() as tx:
+            before = tx.scalar(sql.STATE, values)
+            if before not in (None, "live"):
+                raise NotNow(f"Session {info.session_id} is over ({before}).", hint="Open one under a new id.")
             tx.execute(sql.UPSERT_WORKER, values)
             for (older,) in tx.rows(sql.FENCE_OLDER, values):
                 tx.rows(queue_sql.UNPLACE_SESSION, {"session_id": older, "detail": "Its worker was started anew."})
@@ -50,8 +58,9 @@ class Sessions:
     def close(self, session_id: str) -> None:
         """The worker goes away in order; its running attempts stay its own until it comes back or is judged lost."""
         with self._database.transaction() as tx:
-            tx.rows(queue_sql.UNPLACE_SESSION, {"session_id": session_id, "detail": "Its worker was stopped."})
+            # The session's row first, as a claim does: the other way round the two could block each other.
             tx.execute(sql.CLOSE, {"session_id": session_id})
+            tx.rows(queue_sql.UNPLACE_SESSION, {"session_id": session_id, "detail": "Its worker was stopped."})
 
     def lose_silent(self, epoch: int, reassign_after_s: float) -> list[str]:
         """Give up sessions that have been silent for too long: their attempts are lost, others may run them."""
@@ -82,10 +91,11 @@ class Sessions:
             rows = tx.rows(sql.WORKERS, {"include_gone": True})
         return next(_worker(row) for row in rows if row.worker_id == worker_id)
 
-    def note_fault(self, worker_id: str, *, limit: int, reason: str) -> bool:
-        """Count a machinery fault against a worker; the `limit`-th in a row cordons it. Returns whether it did."""
+    def note_fault(self, epoch: int, worker_id: str, run_id: str, *, limit: int, reason: str) -> bool:
+        """Count a machinery fault against a worker; the `limit`-th run in a row cordons it. Returns whether it did."""
         with self._database.transaction() as tx:
-            cordoned = tx.scalar(sql.NOTE_FAULT, {"worker_id": worker_id, "limit": limit, "reason": reason})
+            hold_leadership(tx, epoch)
+            cordoned = tx.scalar(sql.NOTE_FAULT, {"worker_id": worker_id, "run_id": run_id, "limit": limit, "reason": reason})
             if cordoned:
                 tx.execute(sql.WORKER_EVENT, {"worker_id": worker_id, "event": "cordon", "detail": reason})
         return bool(cordoned)

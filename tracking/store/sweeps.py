@@ -38,7 +38,7 @@ class Sweeps:
                 "sweep_id": sweep_id,
                 "experiment_id": ensure_experiment(tx, new.experiment),
                 "name": new.name,
-                "short_id": new_short_id(),
+                "short_id": _free_short_id(tx),
                 "submission_id": submission_id,
                 "user_name": new.user_name,
                 "config": json_text(new.config),
@@ -117,14 +117,17 @@ class Sweeps:
             tx.rows(queue_sql.CANCEL_SWEEP, {"sweep_id": sweep_id, "cause": "cancelled", "detail": "The sweep was cancelled."})
         return sweep
 
-    def over_limit(self, epoch: int, sweep_id: str, *, detail: str, fail: bool) -> bool:
-        """A limit of the file was reached: running trials are stopped and the sweep ends (as failed if `fail`)."""
-        event = SweepEvent.FAIL if fail else SweepEvent.STOP
+    def break_off(self, epoch: int, sweep_id: str, *, event: SweepEvent, cause: str, detail: str) -> bool:
+        """A limit was reached, or the search can't go on: waiting trials are dropped, running ones are stopped.
+
+        Args:
+            event: STOP, if the sweep is to end once its trials have, or FAIL, if it has ended with this.
+        """
         with self._database.transaction() as tx:
             hold_leadership(tx, epoch)
-            won = _move(tx, sweep_id, event, cause="over_budget", detail=detail)
+            won = _move(tx, sweep_id, event, cause=cause, detail=detail)
             if won:
-                tx.rows(queue_sql.CANCEL_SWEEP, {"sweep_id": sweep_id, "cause": "over_budget", "detail": detail})
+                tx.rows(queue_sql.CANCEL_SWEEP, {"sweep_id": sweep_id, "cause": cause, "detail": detail})
         return won
 
     def finish(self, epoch: int, sweep_id: str, *, event: SweepEvent, cause: str, detail: str | None) -> bool:
@@ -145,12 +148,21 @@ class Sweeps:
     def _by_hand(self, tx: Transaction, sweep_id: str, event: SweepEvent, detail: str | None) -> Sweep:
         """Idempotent: a sweep that is already where the event leads is answered as it is."""
         won = _move(tx, sweep_id, event, cause=None, detail=detail)
-        sweep = _sweep(tx.one(sql.GET, {"ref": sweep_id}))
+        row = tx.one(sql.GET, {"ref": sweep_id})
+        if row is None:
+            raise NotFound(f"There is no sweep {sweep_id!r}.", hint="`sweep ls` lists them; `@latest` is the newest.")
+        sweep = _sweep(row)
         if not won and sweep.state != SWEEP_MOVES[event].to:
             if sweep.state in FINAL_SWEEP_STATES:
                 raise NotNow(f"Sweep {sweep.short_id} has already ended ({sweep.state}).")
             raise NotNow(f"Sweep {sweep.short_id} is {sweep.state}; it can't {event} now.")
         return sweep
+
+
+def _free_short_id(tx: Transaction) -> str:
+    while tx.one(sql.SHORT_ID_TAKEN, {"short_id": (short_id := new_short_id())}) is not None:
+        pass
+    return short_id
 
 
 def _move(tx: Transaction, sweep_id: str, event: SweepEvent, *, cause: str | None, detail: str | None) -> bool:
@@ -198,6 +210,10 @@ def _register_winner(tx: Transaction, sweep: Sweep) -> None:
     wanted = sweep.config.get("register")
     if not wanted or sweep.state == "cancelled":
         return
-    version = register_version(tx, sweep, model=wanted["model"], artifact=wanted.get("artifact", "model"), alias=wanted.get("alias"))
-    detail = "No trial finished with a value; nothing was registered." if version is None else f"Registered {wanted['model']} v{version}."
+    try:
+        version = register_version(tx, sweep, model=wanted["model"], artifact=wanted.get("artifact", "model"), alias=wanted.get("alias"))
+        detail = "No trial finished with a value; nothing was registered." if version is None else f"Registered {wanted['model']} v{version}."
+    except InvalidValue as error:
+        # The names are checked before anything is written; a sweep must end whatever its file asks for.
+        detail = f"Nothing was registered: {error.message}"
     tx.execute(sql.MARK_REGISTERED, {"sweep_id": sweep.sweep_id, "detail": detail})

@@ -39,8 +39,22 @@ class Trials:
             text = json_text(new.params)
             name = f"{sweep.short_id}/{new.number}"
             runs.append(
-                (run_id, int(sweep.experiment_id), "managed", name, sweep.user_name, "queued", sweep.sweep_id, sweep.sweep_id, new.number)
-                + (json_text(new.argv), text, new.seed, sweep.queue, sweep.priority)
+                (
+                    run_id,
+                    int(sweep.experiment_id),
+                    "managed",
+                    name,
+                    sweep.user_name,
+                    "queued",
+                    sweep.sweep_id,
+                    sweep.sweep_id,
+                    new.number,
+                    json_text(new.argv),
+                    text,
+                    new.seed,
+                    sweep.queue,
+                    sweep.priority,
+                )
             )
             trials.append((sweep.sweep_id, new.number, "open", text, run_id, json_text(new.attrs)))
             params.extend((run_id, key, param_text(value)) for key, value in new.params.items())

@@ -353,7 +353,6 @@ class _Output:
         self._api = api
         self._id = container_id
         self._folder = folder
-        self._guard = threading.Lock()
         self._is_complete = False
         self._over = threading.Event()
         for name in (STDOUT, STDERR):
@@ -389,17 +388,18 @@ class _Output:
             self._over.wait(_BACK_OFF_S)
 
     def _copy(self, *, follow: bool) -> None:
-        """Read the output from its beginning, and write what the files do not hold yet."""
-        skip = {name: (self._folder / name).stat().st_size for name in (STDOUT, STDERR)}
-        with (self._folder / STDOUT).open("ab", 0) as stdout, (self._folder / STDERR).open("ab", 0) as stderr:
+        """Read the output from its beginning, and write what the files do not hold yet.
+
+        Each byte goes to its own place: two who copy the same output at a time, as when a worker was replaced, write the same.
+        """
+        held = {name: (self._folder / name).stat().st_size for name in _STREAM_NAMES.values()}
+        seen = dict.fromkeys(held, 0)
+        with (self._folder / STDOUT).open("r+b", 0) as stdout, (self._folder / STDERR).open("r+b", 0) as stderr:
             files = {STDOUT: stdout, STDERR: stderr}
             for name, data in self._frames(follow=follow):
-                news = data[skip[name] :]
-                skip[name] -= min(skip[name], len(data))
-                with self._guard:
-                    if follow and self._over.is_set():
-                        return
-                    files[name].write(news)
+                start, seen[name] = seen[name], seen[name] + len(data)
+                if seen[name] > held[name]:
+                    os.pwrite(files[name].fileno(), data, start)
 
     def _frames(self, *, follow: bool) -> Iterator[tuple[str, bytes]]:
         """The engine's own framing (https://docs.docker.com/reference/api/engine/, "attach"): stream, length, bytes.

@@ -1,0 +1,318 @@
+"""The sweeps API over a real record: rights, refusals, snapshots, submission, steering, reading."""
+
+import http.client
+import json
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.routing import APIRoute
+
+from sweeps.api.rights import Right, right_of
+from sweeps.api.shapes import SubmitBody
+from sweeps.client import Client, InvalidRequest, MissingOnServer, NoBest, Refused, ServerError
+from sweeps.server import compose, describe
+from sweeps.spec import load_sweep
+from tests.support.cluster import Cluster
+from tracking.ids import attempt_token
+from tracking.records import MetricPoint
+from tracking.settings import Settings
+from tracking.snapshots import Snapshot, pack
+from tracking.store import Store, open_store
+
+SNAPSHOT_MAX_BYTES = 100_000
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory, module_database_url: str) -> Iterator[Cluster]:
+    """A server, and nothing behind it that would move a sweep."""
+    made = Cluster(tmp_path_factory.mktemp("api"), module_database_url, "none", {"SWEEP_SNAPSHOT_MAX_BYTES": str(SNAPSHOT_MAX_BYTES)})
+    made.start_server()
+    yield made
+    made.stop()
+    print(made.logs())  # noqa: T201 - shown when a test failed
+
+
+@pytest.fixture
+def client(cluster: Cluster) -> Iterator[Client]:
+    """A client of that server."""
+    with Client(cluster.url) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def module_store(module_database_url: str) -> Iterator[Store]:
+    """The record behind the server."""
+    opened = open_store(module_database_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder with a script and a sweep file."""
+    (tmp_path / "train.py").write_text("print('loss=1')\n")
+    (tmp_path / "sweep.yaml").write_text(
+        f"name: {tmp_path.name}\nprogram: train.py\nmethod: grid\nmetric: {{name: loss}}\nparameters:\n  lr: {{values: [1, 2, 3]}}\nlimits: {{parallel: 2}}\n"
+    )
+    return tmp_path
+
+
+@pytest.fixture
+def snapshot(project: Path) -> Iterator[Snapshot]:
+    """That folder, packed."""
+    packed = pack(project, max_bytes=SNAPSHOT_MAX_BYTES)
+    yield packed
+    packed.archive.unlink()
+
+
+@pytest.fixture
+def body(project: Path, snapshot: Snapshot, client: Client) -> SubmitBody:
+    """A submission whose snapshot is stored."""
+    client.put_snapshot(snapshot.digest, snapshot.archive, snapshot.n_files)
+    loaded = load_sweep(project / "sweep.yaml")
+    return SubmitBody(config=loaded.config.to_builtins(), source=loaded.source, code_digest=snapshot.digest, submission_id=project.name, user_name="kim")
+
+
+def raw(cluster: Cluster, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, Any]:
+    """One request as it stands; status and decoded answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", cluster.port, timeout=30)
+    try:
+        connection.request(method, path, body, headers)
+        answer = connection.getresponse()
+        text = answer.read()
+        return answer.status, json.loads(text) if text.startswith(b"{") else text
+    finally:
+        connection.close()
+
+
+def test_every_route_states_its_right(module_store: Store, tmp_path: Path) -> None:
+    """All routes, those of MLflow's protocol included, name the right they need (I9); what changes things asks for more than to read."""
+    app = compose(module_store, Settings(home=tmp_path))
+    routes = app.routes
+    assert len(routes) > 40
+    assert [route for route in routes if right_of(route) is None] == []
+    ours = [route for route in routes if isinstance(route, APIRoute)]
+    assert len(ours) > 20
+    assert [route.path for route in ours if right_of(route) is not (Right.READ if route.methods <= {"GET", "HEAD"} else Right.WRITE)] == []
+
+
+def test_openapi_describes_every_route(client: Client, cluster: Cluster, module_store: Store, tmp_path: Path) -> None:
+    """The document lists each path with a summary, its right and the shape of its answer, and every shape it points to."""
+    document = raw(cluster, "GET", "/api/v1/openapi.json")[1]
+    assert document == json.loads(json.dumps(describe(compose(module_store, Settings(home=tmp_path)))))
+    operations = [operation for path in document["paths"].values() for operation in path.values()]
+    assert all(operation["summary"] and operation["x-right"] in set(Right) for operation in operations)
+    pointed = set(json.dumps(document).split('"#/components/schemas/')[1:])
+    assert {each.partition('"')[0] for each in pointed} <= document["components"]["schemas"].keys()
+
+
+def test_server_answers_health_and_version(cluster: Cluster) -> None:
+    """What load balancers and clients ask first."""
+    assert raw(cluster, "GET", "/health") == (200, b"OK")
+    assert raw(cluster, "GET", "/version")[1]["name"] == "sweep-runner"
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/api/v1/nothing", "/api/v1/sweeps/x/nothing", "/api/2.0/mlflow/nothing", "/"])
+def test_server_tells_unknown_endpoints(cluster: Cluster, path: str) -> None:
+    """Whatever is not there is answered at once, with MLflow's code."""
+    status, answer = raw(cluster, "GET", path)
+    assert (status, answer["error_code"]) == (404, "ENDPOINT_NOT_FOUND")
+
+
+def test_server_answers_to_loopback_names_only(cluster: Cluster) -> None:
+    """A page whose name resolves to this machine gets nothing."""
+    status, answer = raw(cluster, "GET", "/api/v1/sweeps", Host="evil.example")
+    assert (status, answer["error_code"]) == (403, "PERMISSION_DENIED")
+
+
+def test_server_does_not_hold_answers_back(client: Client) -> None:
+    """Answers on a kept connection do not wait for the client's delayed acknowledgement (40 ms)."""
+
+    def timed() -> float:
+        began = time.perf_counter()
+        client.version()
+        return time.perf_counter() - began
+
+    client.version()
+    assert min(timed() for _ in range(20)) < 0.035
+
+
+@pytest.mark.parametrize(
+    ("path", "told"), [("/api/v1/sweeps?limit=0", "limit"), ("/api/v1/sweeps?state=happy", "state"), ("/api/v1/runs/x/logs?stream=tape", "stream")]
+)
+def test_api_names_the_parameter_that_is_wrong(cluster: Cluster, path: str, told: str) -> None:
+    """A query that is not acceptable is answered by 400 and the parameter's name."""
+    status, answer = raw(cluster, "GET", path)
+    assert (status, answer["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
+    assert answer["message"].startswith(told)
+
+
+def test_snapshot_goes_in_and_comes_out_whole(client: Client, cluster: Cluster, snapshot: Snapshot) -> None:
+    """Stored once under its digest; storing it again changes nothing."""
+    assert not client.has_snapshot(snapshot.digest)
+    for _ in range(2):
+        assert client.put_snapshot(snapshot.digest, snapshot.archive, snapshot.n_files)["size_bytes"] == snapshot.size_bytes
+    assert client.has_snapshot(snapshot.digest)
+    assert raw(cluster, "GET", f"/api/v1/snapshots/{snapshot.digest}") == (200, snapshot.archive.read_bytes())
+
+
+def test_snapshot_of_other_bytes_is_refused(client: Client, snapshot: Snapshot, tmp_path: Path) -> None:
+    """The bytes must have the digest they are sent under, and it must be one."""
+    other = tmp_path / "other"
+    other.write_bytes(b"not that")
+    with pytest.raises(InvalidRequest, match="digest"):
+        client.put_snapshot(snapshot.digest, other, 1)
+    with pytest.raises(InvalidRequest, match="SHA-256"):
+        client.put_snapshot("..%2F..", other, 1)
+    assert not client.has_snapshot(snapshot.digest)
+
+
+def test_snapshot_over_the_limit_is_refused(client: Client, snapshot: Snapshot, tmp_path: Path) -> None:
+    """The server's limit holds, whatever the client thinks."""
+    big = tmp_path / "big"
+    big.write_bytes(os.urandom(SNAPSHOT_MAX_BYTES + 1))
+    with pytest.raises(ServerError, match=f"over {SNAPSHOT_MAX_BYTES} bytes") as caught:
+        client.put_snapshot(snapshot.digest, big, 1)
+    assert caught.value.http_status == 413
+
+
+def test_submit_makes_one_sweep_of_one_submission(client: Client, body: SubmitBody) -> None:
+    """Sent twice, as after a lost answer, it is one sweep."""
+    first, second = client.submit(body), client.submit(body)
+    assert first["sweep_id"] == second["sweep_id"]
+    assert (first["name"], first["state"], first["trials_asked"], first["user_name"]) == (body["config"]["name"], "active", 3, "kim")
+    assert first["counts"]["total"] == 0
+
+
+def test_submit_needs_its_snapshot(client: Client, body: SubmitBody) -> None:
+    """Code that nobody uploaded can't be run."""
+    with pytest.raises(MissingOnServer, match="not stored here"):
+        client.submit({**body, "code_digest": "0" * 64, "submission_id": "other"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"method": "guess"}, "method"),
+        ({"limits": {"trials": 0}}, "at least 1"),
+        ({"name": " "}, "is empty"),
+        ({"parameters": [{"distribution": "uniform", "name": "lr", "min": 0.0, "max": 1.0}]}, "grid"),
+    ],
+)
+def test_submit_checks_the_config_again(client: Client, body: SubmitBody, changes: dict[str, Any], told: str) -> None:
+    """What a client should have refused, the server refuses."""
+    with pytest.raises(InvalidRequest, match=told):
+        client.submit({**body, "config": body["config"] | changes, "submission_id": f"{body['submission_id']}-{told}"})
+
+
+def test_sweep_is_found_by_its_names(client: Client, body: SubmitBody) -> None:
+    """Id, short id, name, a unique prefix, and @latest."""
+    sweep = client.submit(body)
+    for ref in (sweep["sweep_id"], sweep["short_id"], sweep["name"], sweep["sweep_id"][:12], "@latest"):
+        assert client.sweep(ref)["sweep_id"] == sweep["sweep_id"]
+    assert client.sweeps(limit=1)["sweeps"][0]["sweep_id"] == sweep["sweep_id"]
+    with pytest.raises(MissingOnServer):
+        client.sweep("nobody")
+
+
+def test_sweep_is_steered(client: Client, body: SubmitBody) -> None:
+    """Pause, resume and cancel; the same again changes nothing; what can't be is told."""
+    ref = client.submit(body)["sweep_id"]
+    states = [client.steer(ref, move)["state"] for move in ("pause", "pause", "resume", "cancel", "cancel")]
+    assert states == ["paused", "paused", "active", "cancelled", "cancelled"]
+    with pytest.raises(ServerError) as caught:
+        client.steer(ref, "resume")
+    assert caught.value.http_status == 409
+    assert [event["event"] for event in client.events(ref)["events"] if event["subject"] == "sweep"][-3:] == ["pause", "resume", "cancel"]
+
+
+def test_sweep_without_trials_has_no_best(client: Client, body: SubmitBody) -> None:
+    """No best is an answer; registering it is refused by a code of its own; and `why` says what is missing."""
+    ref = client.submit(body)["short_id"]
+    best = client.best(ref)
+    assert (best["number"], best["value"], best["top"], best["metric"]) == (None, None, [], "loss")
+    assert client.trials(ref)["trials"] == []
+    with pytest.raises(NoBest):
+        client.register({"model": "m", "sweep": ref})
+    assert "check that `sweep scheduler` runs" in client.why(ref)["reasons"][0]
+
+
+def test_run_shows_what_was_logged(client: Client, module_store: Store) -> None:
+    """Metrics with their history, NaN kept, and parameters of a run that a client opened."""
+    experiment = module_store.experiments.ensure("api-runs")
+    run = module_store.runs.create_external(experiment.experiment_id, name="mine")
+    module_store.runs.log_params(run.run_id, {"lr": "0.1"})
+    module_store.metrics.log(run.run_id, [MetricPoint("loss", value, step, 1000 + step) for step, value in enumerate((2.0, math.nan, 1.0))])
+    answer = client.run(run.run_id[:12])
+    assert (answer["kind"], answer["params"], answer["metrics"][0]["value"]) == ("external", {"lr": "0.1"}, 1.0)
+    assert [point["value"] for point in client.metrics(run.run_id, key="loss")["metrics"]] == [2.0, "NaN", 1.0]
+    assert client.logs(run.run_id)["text"] == ""
+    with pytest.raises(ServerError) as caught:
+        client.cancel_run(run.run_id)
+    assert caught.value.http_status == 409
+
+
+def test_model_versions_are_registered_from_runs(client: Client, module_store: Store) -> None:
+    """A run becomes a version; an alias moves; what is not there is told."""
+    experiment = module_store.experiments.ensure("api-models")
+    run = module_store.runs.create_external(experiment.experiment_id, name="mine")
+    versions = [client.register({"model": "wine", "run": run.run_id, "alias": "champion"})["version"] for _ in range(2)]
+    assert versions == [1, 2]
+    assert [version["aliases"] for version in client.model("wine")["versions"]] == [["champion"], []]
+    assert client.set_alias("wine", "champion", 1)["versions"][1]["aliases"] == ["champion"]
+    assert [model["name"] for model in client.models()["models"]] == ["wine"]
+    with pytest.raises(MissingOnServer):
+        client.model("beer")
+    with pytest.raises(InvalidRequest, match="either"):
+        client.register({"model": "wine"})
+
+
+def test_attempt_token_opens_nothing_else(cluster: Cluster, body: SubmitBody) -> None:
+    """With an attempt's token nothing may be changed as a person does, and a dead one may not even read (I3)."""
+    with Client(cluster.url, attempt_token("a" * 32, 1, "secret")) as trial:
+        with pytest.raises(Refused, match="own run only"):
+            trial.submit(body)
+        with pytest.raises(Refused) as caught:
+            trial.sweeps()
+    assert caught.value.http_status == 401
+
+
+def test_server_tells_of_its_surroundings(client: Client, cluster: Cluster) -> None:
+    """What `doctor` asks."""
+    (cluster.folder / "artifacts").mkdir(exist_ok=True)
+    server = client.server()
+    assert (server["database_problem"], server["artifacts_problem"]) == ("", "")
+    assert server["snapshot_max_bytes"] == SNAPSHOT_MAX_BYTES
+
+
+def test_server_picks_a_port_says_so_and_ends_in_order(cluster: Cluster, tmp_path: Path) -> None:
+    """`--port 0` prints a working address; SIGTERM ends with status 0."""
+    environ = {**os.environ, "SWEEP_DATABASE_URL": cluster.database_url, "SWEEP_HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "sweeps.cli", "server", "--port", "0"]
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        try:
+            line = process.stdout.readline()
+            assert line.startswith("Serving on http://127.0.0.1:")
+            with Client(line.split()[-1]) as client:
+                assert client.is_healthy()
+        finally:
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
+
+
+def test_server_says_so_when_the_port_is_taken(cluster: Cluster, tmp_path: Path) -> None:
+    """Another program's port is a clear error, not a traceback."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = cluster.sweep("server", "--port", str(taken.getsockname()[1]), status=2)
+    assert "Can't listen on 127.0.0.1" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,131 @@
+"""The `sweep` command against a whole cluster: server, scheduler and worker."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.cluster import Cluster
+
+SCRIPT = """\
+import argparse, sys, time
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--x", type=float)
+parser.add_argument("--end", default="well")
+options = parser.parse_args()
+if options.end == "never":
+    print("waiting", flush=True)
+    time.sleep(600)
+print("to the other stream", file=sys.stderr)
+for step in range(3):
+    print(f"step={step} loss={options.x ** 2 + 1 / (step + 1)}")
+sys.exit(0 if options.end == "well" else 3)
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory, module_database_url: str) -> Iterator[Cluster]:
+    """All roles, without a broker."""
+    made = Cluster(tmp_path_factory.mktemp("cli"), module_database_url, "none", {"SWEEP_RENEW_S": "0.5", "SWEEP_STOP_GRACE_S": "1"})
+    made.start()
+    yield made
+    made.stop()
+    print(made.logs())  # noqa: T201 - shown when a test failed
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A script without a sweep file."""
+    (tmp_path / "train.py").write_text(SCRIPT)
+    return tmp_path
+
+
+def write_sweep(project: Path, parameters: str, more: str = "") -> None:
+    """A grid over these parameters."""
+    text = f"name: {project.name}\nprogram: train.py\nmethod: grid\nmetric: {{name: loss, goal: minimize}}\nparameters: {{{parameters}}}\n{more}"
+    (project / "sweep.yaml").write_text(text)
+
+
+def test_cli_runs_a_sweep_to_its_registered_winner(cluster: Cluster, project: Path) -> None:
+    """Submitted, waited for, its best found by one query, registered; every view agrees."""
+    write_sweep(project, "x: {values: [3, -1, 2]}")
+    submitted = cluster.sweep_json("submit", "sweep.yaml", cwd=project)
+    ref = submitted["short_id"]
+    assert (submitted["name"], submitted["trials_asked"]) == (project.name, 3)
+    assert cluster.sweep_json("wait", ref, "--timeout", "90")["counts"]["finished"] == 3
+
+    trials = cluster.sweep_json("trials", ref)["trials"]
+    assert [(trial["number"], trial["params"], trial["state"], trial["run_state"], trial["attempts"]) for trial in trials] == [
+        (number, {"x": x}, "finished", "finished", 1) for number, x in enumerate((3, -1, 2))
+    ]
+    assert all(trial["duration_s"] > 0 and trial["cause"] == "completed" for trial in trials)
+    best = cluster.sweep_json("best", ref)
+    assert best["sweep_id"] == submitted["sweep_id"]
+    assert (best["number"], best["params"], best["metric"], best["goal"]) == (1, {"x": -1}, "loss", "minimize")
+    assert best["value"] == pytest.approx(1 + 1 / 3)
+    assert best["run_id"] == trials[1]["run_id"]
+    assert cluster.sweep("best", ref, "--format", "args").stdout == "--x=-1\n"
+
+    version = cluster.sweep_json("register", ref, "--model", "square", "--alias", "champion")
+    assert (version["version"], version["aliases"], version["trial_number"], version["run_id"]) == (1, ["champion"], 1, best["run_id"])
+    assert cluster.sweep_json("models", "show", "square")["versions"][0]["sweep_id"] == submitted["sweep_id"]
+    assert cluster.sweep_json("status", ref)["models"][0]["version"] == 1
+
+
+def test_cli_shows_a_run_its_logs_and_metrics(cluster: Cluster, project: Path) -> None:
+    """`SWEEP/NUMBER` names a run in every verb that takes one."""
+    write_sweep(project, "x: {values: [2]}")
+    done = cluster.sweep("run", "sweep.yaml", cwd=project)
+    assert "best loss" in done.stdout
+    run = cluster.sweep_json("show", f"{project.name}/0")
+    assert (run["state"], run["params"]["x"], [attempt["exit_status"] for attempt in run["attempts"]]) == ("finished", "2", [0])
+    logs = cluster.sweep("logs", f"{project.name}/0")
+    assert logs.stdout.splitlines()[-1] == "step=2 loss=4.333333333333333"
+    assert logs.stderr == "to the other stream\n"
+    assert cluster.sweep("logs", "-f", f"{project.name}/0", "--tail", "1", "--stream", "stderr").stdout == "to the other stream\n"
+    history = cluster.sweep_json("metrics", f"{project.name}/0", "--key", "loss")["metrics"]
+    assert [(point["step"], point["value"]) for point in history] == [(step, 4 + 1 / (step + 1)) for step in range(3)]
+    assert "finished" in cluster.sweep("why", f"{project.name}/0").stdout
+
+
+def test_cli_run_exits_6_when_no_trial_succeeds(cluster: Cluster, project: Path) -> None:
+    """The ending says what failed and where to look."""
+    write_sweep(project, "x: {value: 1}, end: {values: [badly]}")
+    done = cluster.sweep("run", "sweep.yaml", cwd=project, status=6)
+    assert "1 failed: trial 0 exit_status" in done.stdout
+    assert "sweep logs" in done.stdout
+    assert cluster.sweep("best", project.name, status=6).stdout == ""
+
+
+def test_cli_cancels_what_runs(cluster: Cluster, project: Path) -> None:
+    """A paused sweep says so; a cancelled one ends with all its trials; a second cancel changes nothing."""
+    write_sweep(project, "x: {values: [1, 2]}, end: {value: never}", "limits: {parallel: 1}\n")
+    ref = cluster.sweep_json("submit", "sweep.yaml", cwd=project)["short_id"]
+    assert cluster.sweep("wait", ref, "--timeout", "0.2", status=124).stdout.startswith(ref)
+    cluster.sweep("pause", ref)
+    assert "paused" in cluster.sweep("why", ref).stdout
+    cluster.sweep("cancel", ref, "--yes")
+    cluster.sweep("wait", ref, "--timeout", "60", status=6)
+    trials = cluster.sweep_json("trials", ref)["trials"]
+    assert {trial["state"] for trial in trials} <= {"cancelled"}
+    assert "already ended: cancelled" in cluster.sweep("cancel", ref, "--yes").stderr
+
+
+def test_cli_doctor_finds_a_well_cluster(cluster: Cluster) -> None:
+    """Every check passes, or says what to do; nothing fails."""
+    report = cluster.sweep_json("doctor")
+    assert report["ok"]
+    verdicts = {check["check"]: check["verdict"] for check in report["checks"]}
+    assert (verdicts["database"], verdicts["server"], verdicts["workers"]) == ("OK", "OK", "OK")
+    assert all(check["fix"] for check in report["checks"] if check["verdict"] != "OK")
+
+
+def test_cli_drains_a_worker(cluster: Cluster) -> None:
+    """A drained worker is told as such wherever workers are listed; a queue it leaves is named."""
+    cluster.start_worker("w2", "--queue", "spare", "--slots", "1")
+    assert json.loads(cluster.sweep("worker", "drain", "w2", "--yes", "--json").stdout)["state"] == "draining"
+    workers = {worker["name"]: worker["state"] for worker in cluster.sweep_json("worker", "ls")["workers"]}
+    assert workers["w2"] == "draining"
+    assert [row["queue"] for row in cluster.sweep_json("queue")["queues"]] == ["default"]

@@ -1,0 +1,209 @@
+"""What only containers have: limits, no privileges, images, an engine that may go away or lose them."""
+
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from tracking.ids import new_run_id
+from tracking.records import Resources
+from tracking.states import Cause
+from worker.errors import EngineAway, ImageMissing, LaunchFailed
+from worker.runtimes.base import AttemptSpec, ExitReport, Handle, Mount, outcome_of
+from worker.runtimes.docker import DockerRuntime, container_name, engine_answers
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+    from docker.models.containers import Container
+
+PATIENCE_S = 60.0
+MIB = 1024 * 1024
+
+
+@pytest.fixture
+def runtime(base_image: str) -> Iterator[DockerRuntime]:
+    """A runtime of its own; whatever is left at the end is removed."""
+    opened = DockerRuntime("docker-test", network="none")
+    yield opened
+    opened.sweep_orphans(set())
+    opened.close()
+
+
+def make_spec(home: Path, image: str, *argv: str, resources: Resources | None = None) -> AttemptSpec:
+    """A new attempt."""
+    run_id = new_run_id()
+    folder = home / "runs" / run_id / "1"
+    (folder / "work").mkdir(parents=True)
+    resources = msgspec.structs.replace(resources or Resources(), image=image)
+    return AttemptSpec(run_id, 1, "docker-test", "host", argv, {}, folder / "work", folder, resources, stop_grace_s=5.0)
+
+
+def finish(handle: Handle) -> ExitReport:
+    """The report of an attempt that is about to end."""
+    report = handle.wait(PATIENCE_S)
+    assert report is not None, "it did not end"
+    return report
+
+
+def container_of(engine: "DockerClient", spec: AttemptSpec) -> "Container":
+    """The container of an attempt."""
+    return engine.containers.get(container_name(*spec.key))
+
+
+def test_docker_limits_hold_inside(runtime: DockerRuntime, tmp_path: Path, base_image: str, docker_engine: "DockerClient") -> None:
+    """Memory and processors are bounded, no capability is left, and none can be gained."""
+    spec = make_spec(tmp_path, base_image, "grep", "-E", "^(CapEff|CapBnd|NoNewPrivs)", "/proc/self/status", resources=Resources(0.5, 64 * MIB))
+    handle = runtime.start(spec)
+    finish(handle)
+    assert (spec.folder / "stdout").read_text().split() == ["CapEff:", "0" * 16, "CapBnd:", "0" * 16, "NoNewPrivs:", "1"]
+    limits = container_of(docker_engine, spec).attrs["HostConfig"]
+    assert (limits["Memory"], limits["MemorySwap"], limits["NanoCpus"]) == (64 * MIB, 64 * MIB, 500_000_000)
+    assert limits["PidsLimit"] == 4096
+
+
+def test_docker_reports_out_of_memory(runtime: DockerRuntime, tmp_path: Path, base_image: str) -> None:
+    """A command over its memory limit is told from one that somebody killed."""
+    spec = make_spec(tmp_path, base_image, "python3", "-c", "x = bytearray(300_000_000)", resources=Resources(memory_bytes=48 * MIB))
+    assert outcome_of(finish(runtime.start(spec))).cause == Cause.OUT_OF_MEMORY
+
+
+def test_docker_labels_and_removes_its_containers(
+    runtime: DockerRuntime, tmp_path: Path, base_image: str, docker_engine: "DockerClient"
+) -> None:
+    """A container says whose it is, stays until its outcome is committed, and is gone then."""
+    spec = make_spec(tmp_path, base_image, "true")
+    handle = runtime.start(spec)
+    finish(handle)
+    labels = container_of(docker_engine, spec).labels
+    assert {name: labels[name] for name in labels if name.startswith("sweep.")} == {
+        "sweep.run": spec.run_id,
+        "sweep.attempt": "1",
+        "sweep.worker": "docker-test",
+        "sweep.host": "host",
+    }
+    handle.cleanup()
+    assert docker_engine.containers.list(all=True, filters={"name": container_name(*spec.key)}) == []
+
+
+def test_docker_mounts_are_read_only(runtime: DockerRuntime, tmp_path: Path, base_image: str) -> None:
+    """What a container is given beside its working folder can be read and not written."""
+    extra = tmp_path / "extra"
+    extra.mkdir()
+    (extra / "note").write_text("hello\n")
+    spec = make_spec(tmp_path, base_image, "sh", "-c", "cat /extra/note; echo no > /extra/note")
+    report = finish(runtime.start(msgspec.structs.replace(spec, mounts=(Mount(extra, "/extra"),))))
+    assert report.exit_status != 0
+    assert (spec.folder / "stdout").read_text() == "hello\n"
+    assert (extra / "note").read_text() == "hello\n"
+
+
+def test_docker_starts_in_subfolder(runtime: DockerRuntime, tmp_path: Path, base_image: str) -> None:
+    """The command starts where the spec says, seen from inside."""
+    spec = make_spec(tmp_path, base_image, "pwd")
+    (spec.cwd / "a" / "b").mkdir(parents=True)
+    finish(runtime.start(msgspec.structs.replace(spec, cwd=spec.cwd / "a" / "b")))
+    assert (spec.folder / "stdout").read_text() == "/work/a/b\n"
+
+
+def test_docker_attempt_is_lost_when_container_is_removed(
+    runtime: DockerRuntime, tmp_path: Path, base_image: str, docker_engine: "DockerClient"
+) -> None:
+    """A container that someone removed has not succeeded."""
+    spec = make_spec(tmp_path, base_image, "sleep", "1000")
+    handle = runtime.start(spec)
+    container_of(docker_engine, spec).remove(force=True)
+    assert outcome_of(finish(handle)).cause == Cause.LOST
+    handle.cleanup()
+
+
+def test_docker_image_is_missing_when_no_registry_has_it(runtime: DockerRuntime, tmp_path: Path) -> None:
+    """An image that can't be had is the attempt's cause, and the error names it."""
+    spec = make_spec(tmp_path, "127.0.0.1:1/nobody/nothing:1", "true")
+    with pytest.raises(ImageMissing, match="127.0.0.1:1/nobody/nothing:1"):
+        runtime.start(spec)
+
+
+def test_docker_refuses_foreign_container_of_same_name(
+    runtime: DockerRuntime, tmp_path: Path, base_image: str, docker_engine: "DockerClient"
+) -> None:
+    """A container of the right name and the wrong labels is neither adopted nor removed."""
+    spec = make_spec(tmp_path, base_image, "true")
+    foreign = docker_engine.containers.create(base_image, ["true"], name=container_name(*spec.key))
+    try:
+        assert runtime.adopt(*spec.key, spec.folder) is None
+        with pytest.raises(LaunchFailed, match="another container"):
+            runtime.start(spec)
+        foreign.reload()
+    finally:
+        foreign.remove(force=True)
+
+
+def test_docker_replaces_container_that_never_started(
+    runtime: DockerRuntime, tmp_path: Path, base_image: str, docker_engine: "DockerClient"
+) -> None:
+    """A worker that died between creating and starting leaves a container that the next start does not stumble over."""
+    spec = make_spec(tmp_path, base_image, "echo", "second")
+    labels = {"sweep.run": spec.run_id, "sweep.attempt": "1", "sweep.worker": "docker-test"}
+    docker_engine.containers.create(base_image, ["echo", "first"], name=container_name(*spec.key), labels=labels)
+    assert finish(runtime.start(spec)).exit_status == 0
+    assert (spec.folder / "stdout").read_text() == "second\n"
+
+
+def test_docker_output_is_whole_when_stream_breaks(runtime: DockerRuntime, tmp_path: Path, base_image: str) -> None:
+    """An output stream that ends early is taken up where it broke: no line lacks, none is doubled."""
+    script = "echo start; while [ ! -e go ]; do sleep 0.02; done; seq 20000; seq 3 >&2"
+    spec = make_spec(tmp_path, base_image, "sh", "-c", script)
+    handle = runtime.start(spec)
+    output = handle._output  # type: ignore[attr-defined]
+    real, broke = output._frames, threading.Event()
+
+    def break_once(*, follow: bool) -> Iterator[tuple[str, bytes]]:
+        for count, frame in enumerate(real(follow=follow)):
+            if count == 500 and not broke.is_set():
+                broke.set()
+                raise ConnectionResetError
+            yield frame
+
+    # The stream under way ends with the first container's engine connection; later ones go through `break_once`.
+    output._frames = break_once
+    again = runtime.adopt(*spec.key, spec.folder)
+    assert again is not None
+    again._output._frames = break_once  # type: ignore[attr-defined]
+    (spec.cwd / "go").touch()
+    assert finish(again).exit_status == 0
+    assert (spec.folder / "stdout").read_text().split() == ["start", *map(str, range(1, 20001))]
+    assert (spec.folder / "stderr").read_text() == "1\n2\n3\n"
+
+
+def test_docker_is_away_when_nobody_listens(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without an engine there is a clear error, and the question whether there is one has an answer."""
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path / 'nobody.sock'}")
+    assert not engine_answers()
+    with pytest.raises(EngineAway, match="does not answer"):
+        DockerRuntime("w")
+
+
+def test_docker_stop_is_enforced_by_a_later_worker(runtime: DockerRuntime, tmp_path: Path, base_image: str) -> None:
+    """A worker that adopts a container knows its grace period and can end it."""
+    spec = make_spec(tmp_path, base_image, "sh", "-c", "trap '' TERM; while :; do sleep 0.05; done")
+    runtime.start(msgspec.structs.replace(spec, stop_grace_s=1.0))
+    later = DockerRuntime("docker-test", network="none")
+    adopted = later.adopt(*spec.key, spec.folder)
+    assert adopted is not None
+    adopted.wait(0.3)
+    adopted.stop("cancel")
+    report = finish(adopted)
+    assert report.signal == signal.SIGKILL
+    assert outcome_of(report).cause == Cause.CANCELLED
+    later.close()
+
+
+def test_docker_base_image_has_python(base_image: str) -> None:
+    """The image for tests and examples has `python` on its path."""
+    done = subprocess.run(["docker", "run", "--rm", "--network", "none", base_image, "python", "-c", "print(1)"], capture_output=True, check=False)
+    assert done.stdout == b"1\n", done.stderr

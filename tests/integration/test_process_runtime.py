@@ -1,0 +1,285 @@
+"""What only process runs have: the shim between worker and command, and what happens when any of the three dies."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.needs import missing
+from tests.support.services import wait_until
+from tracking.ids import new_run_id
+from tracking.states import Cause
+from worker.errors import LaunchFailed
+from worker.runtimes import shim
+from worker.runtimes.base import AttemptSpec, ExitReport, Handle, outcome_of
+from worker.runtimes.host import host_incarnation, process_start
+from worker.runtimes.process import ProcessRuntime, is_alive
+
+PATIENCE_S = 60.0
+SLEEP_FOREVER = ("sleep", "1000")
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Iterator[ProcessRuntime]:
+    """A runtime of its own; whatever still runs at the end is ended."""
+    opened = ProcessRuntime(tmp_path / "runs")
+    yield opened
+    opened.sweep_orphans(set())
+    opened.close()
+
+
+def make_spec(home: Path, *argv: str, env: dict[str, str] | None = None, grace_s: float = 30.0) -> AttemptSpec:
+    """A new attempt."""
+    run_id = new_run_id()
+    folder = home / "runs" / run_id / "1"
+    (folder / "work").mkdir(parents=True)
+    path = os.environ["PATH"]
+    return AttemptSpec(run_id, 1, "w", host_incarnation(), argv, {"PATH": path, **(env or {})}, folder / "work", folder, stop_grace_s=grace_s)
+
+
+def finish(handle: Handle) -> ExitReport:
+    """The report of an attempt that is about to end."""
+    report = handle.wait(PATIENCE_S)
+    assert report is not None, "it did not end"
+    return report
+
+
+def facts_of(spec: AttemptSpec) -> dict[str, int]:
+    """What the shim noted when it started the command."""
+    wait_until((spec.folder / shim.STARTED).exists, "the shim's note", interval_s=0.01)
+    facts: dict[str, int] = json.loads((spec.folder / shim.STARTED).read_text())
+    return facts
+
+
+def test_process_outlives_its_worker(tmp_path: Path) -> None:
+    """A worker killed on the spot takes neither launcher's runs nor their exit status with it."""
+    spec = make_spec(tmp_path, "sh", "-c", "echo up; while [ ! -e go ]; do sleep 0.02; done; exit 9")
+    worker = f"""
+import os, signal
+from pathlib import Path
+from worker.runtimes.base import AttemptSpec
+from worker.runtimes.process import ProcessRuntime
+runtime = ProcessRuntime(Path({str(tmp_path / "runs")!r}))
+runtime.start(AttemptSpec({spec.run_id!r}, 1, "w", {spec.host_incarnation!r}, {spec.argv!r}, {spec.env!r}, Path({str(spec.cwd)!r}), Path({str(spec.folder)!r})))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", worker], check=False, timeout=PATIENCE_S, capture_output=True)
+    # `run` returned: nobody holds the worker's output open either.
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    runtime = ProcessRuntime(tmp_path / "runs")
+    handle = runtime.adopt(*spec.key, spec.folder)
+    assert handle is not None
+    assert handle.wait(0.05) is None
+    (spec.cwd / "go").touch()
+    assert finish(handle).exit_status == 9
+    assert (spec.folder / "stdout").read_text() == "up\n"
+    runtime.close()
+
+
+def test_process_runs_go_on_when_launcher_dies(runtime: ProcessRuntime, tmp_path: Path) -> None:
+    """A launcher that was killed is replaced at the next start; what it had started does not notice."""
+    first = make_spec(tmp_path, *SLEEP_FOREVER)
+    handle = runtime.start(first)
+    launcher = runtime._launcher._process
+    assert launcher is not None
+    launcher.kill()
+    launcher.wait()
+    assert finish(runtime.start(make_spec(tmp_path, "true"))).exit_status == 0
+    assert handle.wait(0.05) is None
+    handle.stop("cancel")
+    assert outcome_of(finish(handle)).cause == Cause.CANCELLED
+
+
+def test_process_is_lost_and_ended_when_its_shim_is_killed(runtime: ProcessRuntime, tmp_path: Path) -> None:
+    """Without its shim nobody learns how a command ends: the attempt is lost, and the command does not go on in secret."""
+    spec = make_spec(tmp_path, *SLEEP_FOREVER)
+    handle = runtime.start(spec)
+    facts = facts_of(spec)
+    os.kill(facts["shim_pid"], signal.SIGKILL)
+    outcome = outcome_of(finish(handle))
+    assert (outcome.verdict, outcome.cause) == ("failed", Cause.LOST)
+    wait_until(lambda: process_start(facts["trial_pid"]) != facts["trial_start"] or is_zombie(facts["trial_pid"]), "the command's end")
+
+
+def is_zombie(pid: int) -> bool:
+    """Whether a process has ended and waits to be reaped, by whoever inherited it."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_process_is_lost_when_machine_restarted(runtime: ProcessRuntime, tmp_path: Path) -> None:
+    """Notes of another life of the machine name processes that are gone; one with the same number is spared."""
+    spec = make_spec(tmp_path, "true")
+    bystander = subprocess.Popen(SLEEP_FOREVER, start_new_session=True)
+    try:
+        note = {
+            "run_id": spec.run_id,
+            "attempt": 1,
+            "host_incarnation": "another boot",
+            "shim_pid": bystander.pid,
+            "trial_pid": bystander.pid,
+            "trial_start": process_start(bystander.pid),
+        }
+        (spec.folder / shim.STARTED).write_text(json.dumps(note))
+        (spec.folder / shim.LOCK).write_text(str(bystander.pid))
+        handle = runtime.adopt(*spec.key, spec.folder)
+        assert handle is not None
+        handle.kill()
+        assert outcome_of(finish(handle)).cause == Cause.LOST
+        assert runtime.sweep_orphans(set()) == []
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+def test_process_survives_signals_to_its_shim(runtime: ProcessRuntime, tmp_path: Path) -> None:
+    """A terminal that closes, or a service manager that stops the worker's processes, ends no run."""
+    spec = make_spec(tmp_path, "sh", "-c", "while [ ! -e go ]; do sleep 0.02; done; exit 2")
+    handle = runtime.start(spec)
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
+        os.kill(facts_of(spec)["shim_pid"], number)
+    assert handle.wait(0.1) is None
+    (spec.cwd / "go").touch()
+    assert finish(handle).exit_status == 2
+
+
+def test_process_starts_clean(runtime: ProcessRuntime, tmp_path: Path) -> None:
+    """A command has its own session, default signals, none blocked, and no open files but its three streams."""
+    script = """
+import os, signal, sys
+assert os.getsid(0) == os.getpid()
+assert sorted(map(int, os.listdir("/proc/self/fd")))[:3] == [0, 1, 2] and len(os.listdir("/proc/self/fd")) == 4, os.listdir("/proc/self/fd")
+assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
+print(" ".join(line.split()[1] for line in open("/proc/self/status") if line.startswith("SigIgn")))
+"""
+    # Python itself ignores SIGPIPE (13) and SIGXFSZ (25).
+    spec = make_spec(tmp_path, sys.executable, "-I", "-c", script)
+    assert finish(runtime.start(spec)).exit_status == 0, (spec.folder / "stderr").read_text()
+    assert int((spec.folder / "stdout").read_text(), 16) == 1 << 12 | 1 << 24
+
+
+def test_process_measures_resources(runtime: ProcessRuntime, tmp_path: Path) -> None:
+    """The report tells time, processor time and memory of the command and its children."""
+    report = finish(runtime.start(make_spec(tmp_path, sys.executable, "-c", "x = bytearray(50_000_000)")))
+    assert report.max_rss_bytes is not None
+    assert report.max_rss_bytes > 50_000_000
+    assert report.cpu_s is not None
+    assert 0 < report.cpu_s < PATIENCE_S
+    assert report.started_at is not None
+
+
+def test_process_blames_the_user_when_command_is_not_executable(runtime: ProcessRuntime, tmp_path: Path) -> None:
+    """A file without the right to be executed ends with 126, and says so."""
+    spec = make_spec(tmp_path, "./train.sh")
+    (spec.cwd / "train.sh").write_text("echo no\n")
+    outcome = outcome_of(finish(runtime.start(spec)))
+    assert (outcome.cause, outcome.exit_status) == (Cause.EXIT_STATUS, 126)
+    assert "train.sh" in outcome.detail
+
+
+def test_process_blames_the_machinery_when_working_folder_is_gone(runtime: ProcessRuntime, tmp_path: Path) -> None:
+    """The folder is the worker's business: without it the attempt failed to launch."""
+    spec = make_spec(tmp_path, "true")
+    spec.cwd.rmdir()
+    assert outcome_of(finish(runtime.start(spec))).cause == Cause.LAUNCH
+
+
+def test_process_start_fails_when_attempt_folder_is_gone(runtime: ProcessRuntime, tmp_path: Path) -> None:
+    """Without a place for its output nothing is started, and the next attempt is none the worse."""
+    spec = make_spec(tmp_path, "true")
+    spec.cwd.rmdir()
+    spec.folder.rmdir()
+    with pytest.raises(LaunchFailed, match="No such file"):
+        runtime.start(spec)
+    assert finish(runtime.start(make_spec(tmp_path, "true"))).exit_status == 0
+
+
+def test_process_finds_some_python(runtime: ProcessRuntime, tmp_path: Path) -> None:
+    """`python` runs on a machine whose PATH has none, also behind `env`."""
+    empty = tmp_path / "bin"
+    empty.mkdir()
+    for argv in (("python", "-c", "print('hello')"), ("/usr/bin/env", "python", "-c", "print('hello')")):
+        spec = make_spec(tmp_path, *argv, env={"PATH": str(empty)})
+        assert finish(runtime.start(spec)).exit_status == 0
+        assert (spec.folder / "stdout").read_text() == "hello\n"
+
+
+def test_process_starts_from_many_threads(runtime: ProcessRuntime, tmp_path: Path) -> None:
+    """Starts from several threads at once get each its own answer."""
+    specs = [make_spec(tmp_path, "sh", "-c", f"exit {number}") for number in range(24)]
+    statuses: dict[int, int | None] = {}
+
+    def run(number: int) -> None:
+        statuses[number] = finish(runtime.start(specs[number])).exit_status
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(24)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE_S)
+    assert statuses == {number: number for number in range(24)}
+
+
+def test_process_waits_without_pidfd(runtime: ProcessRuntime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the kernel can't announce an end, it is found by looking."""
+    monkeypatch.setattr("worker.runtimes.process._HAS_PIDFD", False)
+    handle = runtime.start(make_spec(tmp_path, *SLEEP_FOREVER))
+    assert handle.wait(0.1) is None
+    handle.stop("prune")
+    assert outcome_of(finish(handle)).cause == Cause.PRUNED
+
+
+def test_process_lock_tells_living_from_dead(runtime: ProcessRuntime, tmp_path: Path) -> None:
+    """The lock in the attempt's folder is held for exactly as long as the shim lives."""
+    spec = make_spec(tmp_path, *SLEEP_FOREVER)
+    assert not is_alive(spec.folder)
+    handle = runtime.start(spec)
+    assert is_alive(spec.folder)
+    handle.kill()
+    finish(handle)
+    assert not is_alive(spec.folder)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run a command as somebody else")
+def test_process_runs_as_another_user(runtime: ProcessRuntime, tmp_path: Path) -> None:
+    """A worker that is root can give a run another uid, without any further groups."""
+    import msgspec
+
+    spec = msgspec.structs.replace(make_spec(tmp_path, "sh", "-c", "id -u; id -G"), uid=65534, gid=65534)
+    finish(runtime.start(spec))
+    assert (spec.folder / "stdout").read_text() == "65534\n65534\n"
+
+
+def test_process_tells_when_memory_ran_out(runtime: ProcessRuntime, tmp_path: Path, small_cgroup: Path) -> None:
+    """A command that the kernel killed for want of memory is told from one that somebody killed."""
+    script = f"import os; open({str(small_cgroup / 'cgroup.procs')!r}, 'w').write(str(os.getpid())); x = bytearray(200_000_000)"
+    outcome = outcome_of(finish(runtime.start(make_spec(tmp_path, sys.executable, "-c", script))))
+    assert (outcome.cause, outcome.signal) == (Cause.OUT_OF_MEMORY, 9)
+
+
+@pytest.fixture
+def small_cgroup() -> Iterator[Path]:
+    """A control group with 32 MiB of memory and no swap."""
+    v1, v2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
+    root, limits = (v1, ("memory.limit_in_bytes",)) if v1.is_dir() else (v2, ("memory.max", "memory.swap.max"))
+    group = root / f"sweep-test-{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError as error:
+        missing(f"no control group could be made ({error}); this needs root and the memory controller")
+    if not (group / limits[0]).exists():
+        group.rmdir()
+        missing("the memory controller is not at hand in this control group")
+    try:
+        for limit in limits:
+            (group / limit).write_text("0" if "swap" in limit else "33554432")
+        yield group
+    finally:
+        wait_until(lambda: not (group / "cgroup.procs").read_text(), "the group to be empty")
+        group.rmdir()

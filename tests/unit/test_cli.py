@@ -1,0 +1,558 @@
+"""The `sweep` command against a made-up server: what it prints where, and with which status it exits."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import StringIO
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import click
+import pytest
+
+from sweeps.cli import MENU, VERBS, Menu, follow, main, steer, sweep
+from sweeps.cli.follow import RIDE_OUT_S, looks
+from sweeps.client import Client, ServerAway
+from tracking.errors import SweepError
+
+DOCS = Path(__file__).parents[2] / "docs" / "commands.md"
+HEAVY = "fastapi starlette uvicorn sqlalchemy alembic psycopg2 optuna rich httpx celery kombu docker yaml msgspec redis fsspec pydantic".split()
+RUN_ID = "ab" * 16
+
+
+def trial_answer(number: int = 3, **changes: Any) -> dict[str, Any]:
+    """A trial as the API tells it."""
+    return {
+        "number": number,
+        "run_id": RUN_ID,
+        "state": "finished",
+        "run_state": "finished",
+        "cause": "completed",
+        "detail": "",
+        "value": 0.125,
+        "params": {"lr": 0.01, "act": "re lu"},
+        "attempts": 1,
+        "generation": 0,
+        "duration_s": 2.5,
+        "worker": "w1",
+        "created_at": "2026-01-02T03:04:05.000Z",
+        "started_at": None,
+        "ended_at": None,
+    } | changes
+
+
+def sweep_answer(**changes: Any) -> dict[str, Any]:
+    """A sweep as the API tells it; `counts` given in part."""
+    counts = dict.fromkeys("total open queued placed running finished failed pruned cancelled".split(), 0) | changes.pop("counts", {})
+    return {
+        "schema": 1,
+        "sweep_id": "cd" * 16,
+        "short_id": "brave-otter-7f3a",
+        "name": "wine",
+        "state": "active",
+        "user_name": "kim",
+        "method": "bayes",
+        "metric": "rmse",
+        "goal": "minimize",
+        "trials_asked": 4,
+        "parallel": 2,
+        "queue": "default",
+        "priority": 50,
+        "counts": counts,
+        "cause": None,
+        "detail": None,
+        "created_at": "2026-01-02T03:04:05.000Z",
+        "started_at": None,
+        "ended_at": None,
+        "elapsed_s": 252.0,
+        "eta_s": 180.0,
+        "experiment_id": "1",
+        "config": {},
+        "best": None,
+        "running": [],
+        "models": [],
+        "urls": {"api": "/api/v1/sweeps/" + "cd" * 16},
+    } | changes
+
+
+ACTIVE = sweep_answer(counts={"total": 2, "open": 1, "running": 1, "finished": 1}, best=trial_answer())
+FINISHED = sweep_answer(state="finished", counts={"total": 4, "finished": 4}, best=trial_answer(), eta_s=None)
+FRUITLESS = sweep_answer(state="failed", counts={"total": 4, "failed": 4}, eta_s=None)
+CANCELLED = sweep_answer(state="cancelled", counts={"total": 4, "finished": 1, "cancelled": 3}, eta_s=None)
+BEST = {
+    "schema": 1,
+    "sweep_id": "cd" * 16,
+    "short_id": "brave-otter-7f3a",
+    "name": "wine",
+    "metric": "rmse",
+    "goal": "minimize",
+    "number": 3,
+    "run_id": RUN_ID,
+    "value": 0.125,
+    "params": {"lr": 0.01, "act": "re lu"},
+    "top": [trial_answer()],
+}
+NO_BEST = BEST | {"number": None, "run_id": None, "value": None, "params": {}, "top": []}
+
+
+class FakeServer(ThreadingHTTPServer):
+    """Answers what it was told to; lists what it was asked."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.answers: dict[str, tuple[int, Any]] = {}
+        self.asked: list[str] = []
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def says(self, request: str, answer: Any, status: int = 200) -> None:
+        """Answer `METHOD /path` (under the prefix) from now on; a list is given out one by one, its last item again."""
+        self.answers[request] = (status, answer)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: FakeServer
+
+    def _answer(self) -> None:
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        request = f"{self.command} {self.path.partition('?')[0].removeprefix('/api/v1')}"
+        self.server.asked.append(request)
+        missing = {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": f"nothing at {request}", "hint": "look elsewhere"}
+        status, answer = self.server.answers.get(request, (404, missing))
+        if isinstance(answer, list):
+            answer = answer.pop(0) if len(answer) > 1 else answer[0]
+        body = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST = _answer  # noqa: N815 - the names that http.server calls
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
+    """A made-up server that SWEEP_SERVER names."""
+    fake = FakeServer()
+    thread = Thread(target=fake.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    monkeypatch.setenv("SWEEP_SERVER", fake.url)
+    monkeypatch.setattr(Client, "retry_waits_s", ())
+    yield fake
+    fake.shutdown()
+    fake.server_close()
+    thread.join()
+
+
+def commands(command: click.Command, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Every command below a group, by the words that name it."""
+    if not isinstance(command, click.Group):
+        yield words, command
+        return
+    context = click.Context(command)
+    for name in command.list_commands(context):
+        found = command.get_command(context, name)
+        assert found is not None
+        yield from commands(found, (*words, name))
+
+
+ALL_COMMANDS = list(commands(sweep))
+
+
+def fresh(code: str, **environ: str) -> str:
+    """What a new interpreter prints."""
+    env = {**os.environ, **environ}
+    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["best"], ["trials", "--json"]])
+def test_cli_imports_nothing_heavy(arguments: list[str], server: FakeServer) -> None:
+    """The menu and the common reads stay within their milliseconds: no web framework, database or search library."""
+    server.says("GET /sweeps/@latest/best", BEST)
+    server.says("GET /sweeps/@latest/trials", BEST | {"trials": []})
+    code = f"import sys; from sweeps.cli import main; status = main({arguments!r}); print(); print(status, *sys.modules)"
+    status, *modules = fresh(code, SWEEP_SERVER=server.url).splitlines()[-1].split()
+    assert status == "0"
+    assert "sweeps.cli" in modules
+    assert [name for name in HEAVY if name in modules] == []
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_cli_menu_says_what_the_command_says(name: str) -> None:
+    """A line of the menu is the first sentence of the command's own help."""
+    command = Menu().get_command(click.Context(sweep), name)
+    assert command is not None
+    assert command.name == name
+    assert command.get_short_help_str(limit=200) == VERBS[name].summary
+
+
+@pytest.mark.parametrize("words", [" ".join(words) for words, _ in ALL_COMMANDS])
+def test_docs_tell_every_command(words: str) -> None:
+    """docs/commands.md has a row for each command and names each of its options."""
+    command = dict(ALL_COMMANDS)[tuple(words.split())]
+    shown = "worker [start]" if words == "worker start" else words
+    rows = [line for line in DOCS.read_text(encoding="utf-8").splitlines() if line.startswith((f"| `sweep {shown} ", f"| `sweep {shown}`"))]
+    assert len(rows) == 1
+    text = DOCS.read_text(encoding="utf-8")
+    options = [option for parameter in command.params if isinstance(parameter, click.Option) for option in parameter.opts]
+    own = rows[0] if words not in ("validate", "submit", "run") else text
+    assert [option for option in options if option.startswith("--") and option not in own and option != "--json"] == []
+
+
+def test_docs_tell_every_exit_status() -> None:
+    """Every status that an error or a verb exits with is in the table."""
+    statuses = {1, 2, follow.EXIT_NO_SUCCESS, follow.EXIT_TIMED_OUT, follow.EXIT_INTERRUPTED, 141}
+    pending = [SweepError]
+    while pending:
+        kind = pending.pop()
+        statuses.add(kind.exit_status)
+        pending += kind.__subclasses__()
+    text = DOCS.read_text(encoding="utf-8")
+    assert [status for status in statuses if f"\n| {status} |" not in text] == []
+
+
+def test_cli_menu_has_the_verbs_of_the_product() -> None:
+    """No verb was lost."""
+    expected = (
+        "init validate submit run ls status trials best show logs metrics why pause resume stop cancel wait register models "
+        "up down server scheduler worker queue flower db doctor version"
+    )
+    assert set(expected.split()) == set(VERBS)
+    assert sum(map(len, MENU.values())) == len(VERBS)
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "expected"),
+    [
+        ("RESOURCE_DOES_NOT_EXIST", 404, 3),
+        ("ENDPOINT_NOT_FOUND", 404, 3),
+        ("INVALID_PARAMETER_VALUE", 400, 2),
+        ("RESOURCE_CONFLICT", 409, 1),
+        ("INTERNAL_ERROR", 500, 1),
+        ("UNAUTHENTICATED", 401, 5),
+        ("PERMISSION_DENIED", 403, 5),
+        ("NO_BEST_TRIAL", 409, 6),
+        ("TEMPORARILY_UNAVAILABLE", 503, 4),
+    ],
+)
+def test_cli_exits_by_the_servers_error(server: FakeServer, capsys: pytest.CaptureFixture[str], code: str, status: int, expected: int) -> None:
+    """Each kind of refusal has its exit status; message and hint go to standard error, nothing to standard output."""
+    server.says("GET /sweeps/x", {"error_code": code, "message": "No.", "hint": "Try y."}, status)
+    assert main(["status", "x"]) == expected
+    assert capsys.readouterr() == ("", "error: No.\nhint: Try y.\n")
+
+
+def test_cli_exits_4_when_nobody_answers(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A server that can't be reached is told with its address."""
+    monkeypatch.setenv("SWEEP_SERVER", "http://127.0.0.1:9")
+    monkeypatch.setattr(Client, "retry_waits_s", ())
+    assert main(["ls"]) == 4
+    assert "http://127.0.0.1:9 can't be reached" in capsys.readouterr().err
+
+
+def test_cli_says_so_when_something_else_answers(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """JSON of another schema is not taken for ours."""
+    server.says("GET /sweeps", {"sweeps": []})
+    assert main(["ls"]) == 1
+    assert "speaks schema None" in capsys.readouterr().err
+
+
+def test_cli_suggests_the_verb_that_was_meant(capsys: pytest.CaptureFixture[str]) -> None:
+    """A mistyped verb is wrong usage, answered with the likeliest."""
+    assert main(["stats"]) == 2
+    assert "Did you mean 'status'?" in capsys.readouterr().err
+
+
+def test_cli_exits_130_when_interrupted(server: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ctrl-C ends a command without a traceback."""
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Client, "sweeps", interrupted)
+    assert main(["ls"]) == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_cli_ends_quietly_when_its_reader_has_gone(server: FakeServer) -> None:
+    """`sweep trials | head` prints no traceback."""
+    server.says("GET /sweeps/@latest/trials", BEST | {"trials": [trial_answer(n) for n in range(5000)]})
+    environ = {**os.environ, "SWEEP_SERVER": server.url}
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    done = subprocess.run([sys.executable, "-m", "sweeps.cli", "trials"], env=environ, stdout=write_end, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write_end)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_cli_best_json_is_stable(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """`best --json` gives what scripts rely on."""
+    server.says("GET /sweeps/wine/best", BEST)
+    assert main(["best", "wine", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    wanted = "schema sweep_id number run_id metric goal value params".split()
+    assert {key: answer[key] for key in wanted} == {key: BEST[key] for key in wanted}
+
+
+def test_cli_trials_json_is_stable(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """`trials --json` gives what scripts rely on."""
+    server.says("GET /sweeps/@latest/trials", BEST | {"trials": [trial_answer()]})
+    assert main(["trials", "--json"]) == 0
+    trial = json.loads(capsys.readouterr().out)["trials"][0]
+    assert {"number", "run_id", "state", "run_state", "cause", "value", "params", "attempts", "duration_s"} <= trial.keys()
+
+
+@pytest.mark.parametrize(("form", "expected"), [("args", "--lr=0.01 '--act=re lu'\n"), ("env", "LR=0.01\nACT='re lu'\n")])
+def test_cli_best_prints_parameters_for_shells(server: FakeServer, capsys: pytest.CaptureFixture[str], form: str, expected: str) -> None:
+    """The winner's parameters can be pasted into a command line."""
+    server.says("GET /sweeps/@latest/best", BEST)
+    assert main(["best", "--format", form]) == 0
+    assert capsys.readouterr().out == expected
+
+
+def test_cli_best_exits_6_without_a_best(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """No finished trial yet is an answer, not an error; the status tells."""
+    server.says("GET /sweeps/@latest/best", NO_BEST)
+    assert main(["best", "--json"]) == 6
+    assert json.loads(capsys.readouterr().out)["number"] is None
+
+
+def test_cli_rows_are_tab_separated_off_a_terminal(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """No headings, no colour, no cutting, and no control characters of the user's."""
+    trial = trial_answer(params={"text": "a\x1b[31m\tb" + "x" * 300}, value=1 / 3)
+    server.says("GET /sweeps/@latest/trials", BEST | {"trials": [trial]})
+    assert main(["trials"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.split("\t")[:6] == ["3", "finished", repr(1 / 3), "2s", "1", "-"]
+    assert line.endswith("x" * 300)
+    assert "\x1b" not in line
+
+
+def test_cli_quiet_leaves_data_only(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """`-q` silences hints."""
+    server.says("GET /sweeps", {"schema": 1, "sweeps": []})
+    assert main(["ls"]) == 0
+    assert capsys.readouterr().err != ""
+    assert main(["-q", "ls"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_cli_asks_before_it_cancels(server: FakeServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a terminal and without --yes nothing is changed."""
+    monkeypatch.setattr("sys.stdin", StringIO())
+    server.says("GET /sweeps/wine", ACTIVE)
+    assert main(["cancel", "wine"]) == 2
+    assert "--yes" in capsys.readouterr().err
+    assert server.asked == ["GET /sweeps/wine"]
+
+
+def test_cli_cancels_by_id_what_was_named(server: FakeServer) -> None:
+    """What `@latest` means is decided once, before the question."""
+    server.says("GET /sweeps/@latest", ACTIVE)
+    server.says(f"POST /sweeps/{ACTIVE['sweep_id']}/cancel", CANCELLED)
+    assert main(["cancel", "@latest", "--yes"]) == 0
+    assert server.asked[-1] == f"POST /sweeps/{ACTIVE['sweep_id']}/cancel"
+
+
+@pytest.mark.parametrize("verb", ["cancel", "stop"])
+def test_cli_leaves_alone_what_has_ended(server: FakeServer, capsys: pytest.CaptureFixture[str], verb: str) -> None:
+    """Ending what has ended changes nothing and says so."""
+    server.says("GET /sweeps/wine", FINISHED)
+    assert main([verb, "wine"]) == 0
+    assert "already ended: finished" in capsys.readouterr().err
+    assert [request for request in server.asked if request.startswith("POST")] == []
+
+
+@pytest.mark.parametrize(("answers", "expected"), [([ACTIVE, FINISHED], 0), ([ACTIVE, FRUITLESS], 6), ([CANCELLED], 1)])
+def test_cli_wait_exits_by_how_it_ended(server: FakeServer, monkeypatch: pytest.MonkeyPatch, answers: list[Any], expected: int) -> None:
+    """0 for a success, 6 for none, 1 for a sweep that was cancelled."""
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    server.says("GET /sweeps/@latest", answers[0])
+    server.says(f"GET /sweeps/{ACTIVE['sweep_id']}", list(answers))
+    assert main(["wait"]) == expected
+
+
+def test_cli_wait_gives_up_in_time(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--timeout` ends with 124 while the sweep goes on."""
+    server.says("GET /sweeps/@latest", ACTIVE)
+    server.says(f"GET /sweeps/{ACTIVE['sweep_id']}", ACTIVE)
+    assert main(["wait", "--timeout", "0", "--json"]) == 124
+    assert json.loads(capsys.readouterr().out)["state"] == "active"
+
+
+def test_cli_wait_for_first_success(server: FakeServer) -> None:
+    """One finished trial is enough."""
+    server.says("GET /sweeps/@latest", ACTIVE)
+    server.says(f"GET /sweeps/{ACTIVE['sweep_id']}", ACTIVE)
+    assert main(["wait", "--for", "first-success"]) == 0
+
+
+def test_cli_watch_prints_a_line_at_each_change_and_the_end(server: FakeServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Off a terminal: changes on standard error, never twice the same; the ending on standard output."""
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    monkeypatch.setattr(follow, "LINE_EVERY_S", 0.0)
+    monkeypatch.setattr(looks, "__kwdefaults__", {**(looks.__kwdefaults__ or {}), "pause": lambda _: None})
+    server.says("GET /sweeps/@latest", ACTIVE)
+    server.says(f"GET /sweeps/{ACTIVE['sweep_id']}", [ACTIVE, ACTIVE, FINISHED])
+    assert main(["status", "--watch"]) == 0
+    out, err = capsys.readouterr()
+    assert [line.split("  ")[1] for line in err.splitlines()] == ["active", "finished"]
+    assert "best rmse 0.125  trial 3" in out
+    assert "sweep register brave-otter-7f3a --model NAME" in out
+
+
+def test_cli_watch_json_is_one_object_a_line(server: FakeServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--watch --json` can be read line by line."""
+    monkeypatch.setattr(looks, "__kwdefaults__", {**(looks.__kwdefaults__ or {}), "pause": lambda _: None})
+    server.says("GET /sweeps/@latest", ACTIVE)
+    server.says(f"GET /sweeps/{ACTIVE['sweep_id']}", [ACTIVE, ACTIVE, FINISHED])
+    assert main(["status", "--watch", "--json"]) == 0
+    assert [json.loads(line)["state"] for line in capsys.readouterr().out.splitlines()] == ["active", "finished"]
+
+
+def test_cli_watch_detaches_on_ctrl_c(server: FakeServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C leaves the sweep alone, says so, and exits with 130."""
+
+    def interrupted(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(looks, "__kwdefaults__", {**(looks.__kwdefaults__ or {}), "pause": interrupted})
+    server.says("GET /sweeps/@latest", ACTIVE)
+    server.says(f"GET /sweeps/{ACTIVE['sweep_id']}", ACTIVE)
+    assert main(["status", "--watch"]) == 130
+    assert "detached; the sweep goes on" in capsys.readouterr().err
+    assert all(request.startswith("GET") for request in server.asked)
+
+
+def test_following_rides_out_a_server_that_is_away() -> None:
+    """A restart of the server costs a line, not the follower; an absence without end is told."""
+    now = 0.0
+    away = ServerAway("Away.")
+
+    def pause(_: float) -> None:
+        nonlocal now
+        now += RIDE_OUT_S / 2
+
+    def look(script: Iterator[Any]) -> Any:
+        item = next(script)
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+    script = iter([ACTIVE, away, away, FINISHED])
+    assert [seen["state"] for seen in looks(lambda: look(script), pause=pause, clock=lambda: now)] == ["active", "finished"]
+    for_ever = iter([ACTIVE, *[away] * 9])
+    with pytest.raises(ServerAway):
+        list(looks(lambda: look(for_ever), pause=pause, clock=lambda: now))
+
+
+def test_cli_logs_keeps_the_streams_apart(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each stream of the run goes to its own; `--stream` sends one to standard output."""
+    server.says("GET /runs/wine/3", {"schema": 1, "run_id": RUN_ID, "state": "finished", "ended_at": "x"})
+    page = {"schema": 1, "run_id": RUN_ID, "attempt": 1, "stream": "", "is_complete": True}
+    pages = [page | {"text": text, "next_offset": offset} for text, offset in (("one\ntwo\n", 8), ("", 8), ("bad\n", 4), ("", 4))]
+    server.says(f"GET /runs/{RUN_ID}/logs", pages)
+    assert main(["logs", "wine/3", "--tail", "1"]) == 0
+    assert capsys.readouterr() == ("two\n", "bad\n")
+    server.says(f"GET /runs/{RUN_ID}/logs", [page | {"text": "bad\n", "next_offset": 4}, page | {"text": "", "next_offset": 4}])
+    assert main(["logs", "wine/3", "--stream", "stderr"]) == 0
+    assert capsys.readouterr() == ("bad\n", "")
+
+
+def test_cli_register_names_a_run_when_no_sweep_is_called_so(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run id works where a sweep's name does."""
+    server.says(f"GET /runs/{RUN_ID}", {"schema": 1, "run_id": RUN_ID})
+    version = {"name": "m", "version": 2, "aliases": ["champion"], "trial_number": 3, "metric": "rmse", "value": 0.125, "size_bytes": None}
+    server.says("POST /models", version | {"schema": 1})
+    assert main(["register", RUN_ID, "--model", "m", "--alias", "champion"]) == 0
+    assert capsys.readouterr().out == "Registered m v2 (alias champion) from trial 3, rmse 0.125\n"
+
+
+def test_cli_why_prints_reasons(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """One sentence a line."""
+    server.says("GET /why/wine/3", {"schema": 1, "subject": "trial wine/3", "state": "queued", "reasons": ["No worker is here."]})
+    assert main(["why", "wine/3"]) == 0
+    assert capsys.readouterr().out == "trial wine/3 is queued.\n  No worker is here.\n"
+
+
+def test_cli_queue_names_what_nobody_serves(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """A queue without a worker is told with what to type."""
+    server.says("GET /sweeps", {"schema": 1, "sweeps": [sweep_answer(queue="gpu", counts={"total": 3, "open": 3, "queued": 3})]})
+    server.says("GET /workers", {"schema": 1, "workers": []})
+    assert main(["queue", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["queues"]
+    assert row["queue"] == "gpu"
+    assert "sweep worker --queue gpu" in row["note"]
+
+
+def test_cli_validate_tells_problems_with_their_places(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sweep file's own error lines are printed as they are; the status is 2."""
+    monkeypatch.chdir(tmp_path)
+    Path("train.py").write_text("")
+    Path("sweep.yaml").write_text("program: train.py\nmethod: grid\nparameters:\n  lr: {distribution: loguniform, min: 1, max: 2}\n")
+    assert main(["validate", "sweep.yaml"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("sweep.yaml:4:")
+    assert err.endswith("Nothing was submitted.\n")
+    assert main(["validate", "sweep.yaml", "--json"]) == 2
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["valid"], answer["errors"][0]["line"]) == (False, 4)
+
+
+@pytest.mark.parametrize("origin", [(), ("--from", "wandb")])
+def test_cli_init_writes_a_file_that_is_valid(tmp_path: Path, capsys: pytest.CaptureFixture[str], origin: tuple[str, ...]) -> None:
+    """What `init` writes passes `validate`, names the script, and is not overwritten."""
+    (tmp_path / "train.py").write_text("")
+    assert main(["init", str(tmp_path), *origin]) == 0
+    assert main(["validate", str(tmp_path), "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert "train.py" in plan["commands"][0]
+    assert (plan["trials"], len(plan["commands"])) == (20, 3)
+    assert main(["init", str(tmp_path)]) == 2
+
+
+def test_cli_init_begins_with_the_mlproject(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Parameters of the entry point become the search space, around their defaults."""
+    (tmp_path / "MLproject").write_text(
+        "name: p\nentry_points:\n  main:\n    parameters:\n      lr: {type: float, default: 0.1}\n      mode: {type: string, default: fast}\n"
+        "    command: python train.py --lr {lr} --mode {mode}\n"
+    )
+    assert main(["init", str(tmp_path)]) == 0
+    assert main(["validate", str(tmp_path), "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [(p["name"], p["distribution"]) for p in plan["parameters"]] == [("lr", "log_uniform_values"), ("mode", "constant")]
+
+
+def test_cli_init_says_so_without_an_mlproject(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--from mlproject` insists."""
+    assert main(["init", str(tmp_path), "--from", "mlproject"]) == 2
+    assert "has no MLproject" in capsys.readouterr().err
+
+
+def test_cli_server_refuses_the_network_without_open(capsys: pytest.CaptureFixture[str]) -> None:
+    """Until there are users, an address others can reach must be asked for."""
+    assert main(["server", "--host", "0.0.0.0"]) == 2
+    assert "--open" in capsys.readouterr().err
+
+
+def test_cli_cancels_a_run_by_its_number(server: FakeServer) -> None:
+    """`SWEEP/NUMBER` means one run, not the sweep."""
+    server.says("GET /runs/wine/3", {"schema": 1, "run_id": RUN_ID, "name": "wine/3", "state": "running", "ended_at": None})
+    server.says(f"POST /runs/{RUN_ID}/cancel", {"schema": 1, "run_id": RUN_ID, "state": "running", "ended_at": None})
+    assert main(["cancel", "wine/3", "-y"]) == 0
+    assert server.asked[-1] == f"POST /runs/{RUN_ID}/cancel"
+    assert {"finished", "failed", "cancelled"} == steer.FINAL_STATES
