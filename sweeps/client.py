@@ -9,6 +9,7 @@ import json
 import ssl
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self, cast
 from urllib.parse import quote, urlencode, urlsplit
@@ -305,12 +306,10 @@ class Client:
             headers["Content-Type"] = "application/gzip"
             headers["Content-Length"] = str(archive.stat().st_size)
             payload = _chunks_of(archive)
-        try:
+        # A server that refuses a large upload answers before it has read it all: what it said is worth more than that
+        # it hung up. If it said nothing, reading the answer fails, and that is told.
+        with suppress(BrokenPipeError, ConnectionResetError):
             connection.request(method, self._base + target, payload, headers)
-        except (BrokenPipeError, ConnectionResetError):
-            # A server that refuses a large upload answers before it has read it all: what it said is worth more than
-            # that it hung up. If it said nothing, reading the answer fails, and that is told.
-            pass
         answer = connection.getresponse()
         return answer.status, answer.read()
 

@@ -4,7 +4,7 @@
     stop_cluster(settings)                                         stops it all; trials that run go on (I8)
     cluster_status(settings)                                       what runs, without touching it
 
-`python -m sweeps.local` is the supervisor: it leaves the session of whoever started it, holds `home/local/lock` for its
+`python -m sweeps.local HOME` is the supervisor: it leaves the session of whoever started it, holds `home/local/lock` for its
 life, writes `home/local/cluster.json` whenever something changes, and sleeps until a child, Postgres or a signal wakes it. It
 knows the roles as commands, not as modules, so it stays small and starts in milliseconds.
 
@@ -155,7 +155,7 @@ def ensure_cluster(settings: Settings, *, say: Callable[[str], None], supervisor
     Args:
         settings: its home, and what its roles are to use.
         say: told what is done, one line each; nothing is said when there is nothing to do.
-        supervisor: the command that runs the supervisor.
+        supervisor: the command that runs the supervisor of the home that it is given.
 
     Returns:
         The server's URL.
@@ -269,9 +269,8 @@ def _launch(settings: Settings, paths: _Paths, supervisor: Sequence[str]) -> int
         paths.make()
     except OSError as error:
         raise LocalError(f"{paths.home} can't be used: {error.strerror}.", hint="Set SWEEP_HOME to a folder that can be written to.") from error
-    ended = subprocess.run(
-        supervisor, cwd=paths.home, env=_environment_of(settings), stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
-    )
+    command, environ = [*supervisor, str(paths.home)], _environment_of(settings)
+    ended = subprocess.run(command, cwd=paths.home, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False)
     if ended.returncode != 0 or not ended.stdout.strip().isdigit():
         said = [line for line in ended.stderr.splitlines() if line.strip()][-SHOWN_LINES:] or _last_lines(paths.log("local"))
         raise LocalError("\n    ".join(["The cluster's supervisor can't be started.", *said]), hint=f"{paths.logs} has the whole story.")
@@ -326,9 +325,9 @@ def role_commands(port: int) -> dict[str, list[str]]:
     return {"server": [*sweep, "server", "--host", HOST, "--port", str(port)], "scheduler": [*sweep, "scheduler"], "worker": [*sweep, "worker"]}
 
 
-def main(commands: Commands = role_commands) -> int:
-    """Become the supervisor of the home in the settings, detached. Prints its process id, or 0 if there is one already."""
-    settings = load_settings()
+def main(home: str, commands: Commands = role_commands) -> int:
+    """Become the supervisor of a home, detached, by the settings in the environment. Prints its process id, or 0 if there is one."""
+    settings = replace(load_settings(), home=Path(home))
     paths = _Paths(settings.home)
     paths.make()
     with paths.lock.open("w") as lock:
@@ -453,17 +452,19 @@ class _Supervisor:
             role = self._roles[name] = _Role(name, RoleStatus(name, 0, ""), due=math.inf)
             if not is_new and not self._is_stopping:
                 self._spawn(role)
-        self._write(phase="running")
+        self._write()
 
-    def _watch_upgrade(self) -> None:
+    def _watch_upgrade(self) -> bool:
         code = self._upgrade.poll() if self._upgrade is not None else None
         if code is None:
-            return
+            return False
         self._upgrade = None
         if code != 0:
             raise _shown("The database's schema can't be brought up to date.", self._paths.log("upgrade"))
         for role in self._roles.values():
             role.due = 0.0
+        self._state = replace(self._state, phase="running")
+        return True
 
     def _ensure_postgres(self) -> None:
         self._database_url = embedded.ensure_running(self._settings.home)
@@ -495,9 +496,8 @@ class _Supervisor:
     def _watch(self) -> None:
         while not self._is_stopping:
             self._sleep()
-            self._watch_upgrade()
+            has_changed = self._watch_upgrade()
             self._watch_postgres()
-            has_changed = False
             for role in self._roles.values():
                 has_changed |= self._watch_role(role)
             if has_changed:
@@ -691,4 +691,4 @@ def _wait_for(condition: Callable[[], bool], deadline_s: float) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1]))

@@ -154,7 +154,8 @@ def _serve(app: ASGIApp, listener: socket.socket) -> int:
         timeout_graceful_shutdown=_GRACE_S,
     )
     server = _Server(config)
-    asyncio.run(server.serve(sockets=[listener]))
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(server.serve(sockets=[listener]))
     return 0 if server.started else 1
 
 
@@ -164,8 +165,9 @@ def compose(store: Store, settings: Settings, *, is_open: bool = False, on_ready
     from tracking.mlflow_api import build_routes  # noqa: PLC0415 - as above
     from tracking.snapshots import SnapshotStore  # noqa: PLC0415 - as above
 
-    services = Services(store, SnapshotStore(settings.artifact_folder / "snapshots"), settings)
-    protocol = build_routes(store, ArtifactStore(settings.artifact_folder), settings)
+    artifacts = ArtifactStore(settings.artifact_folder)
+    services = Services(store, SnapshotStore(settings.artifact_folder / "snapshots"), artifacts, settings)
+    protocol = build_routes(store, artifacts, settings)
     return compose_app(services, protocol, is_open=is_open, on_ready=on_ready)
 
 

@@ -156,6 +156,13 @@ class ArtifactStore:
         found = [info for info in self._files.ls(full, detail=True) if not info.get("islink") and _name_of(info) != _UPLOADS]
         return tuple(sorted((_artifact_info(info) for info in found), key=lambda info: info.path))
 
+    def size_bytes(self, path: str) -> int | None:
+        """The size of a file, or of all files below a folder; None if there is neither."""
+        full = self._full(path)
+        if not self._files.exists(full):
+            return None
+        return int(sum(self._files.du(full, total=False).values()))
+
     def upload(self, path: str, *, max_bytes: int) -> Upload:
         """Begin to write a file of `max_bytes` at most; use it as a context manager.
 

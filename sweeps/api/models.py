@@ -3,10 +3,11 @@
 from sweeps.api.present import model_shape, version_shape
 from sweeps.api.rights import Right
 from sweeps.api.routing import Body, Routes, Services, Use, parse_body
-from sweeps.api.shapes import SCHEMA, AliasBody, ModelAnswer, ModelList, RegisterBody, VersionCreated
+from sweeps.api.shapes import SCHEMA, AliasBody, ModelAnswer, ModelEntry, ModelList, RegisterBody, VersionCreated
+from sweeps.api.sizes import size_of
 from sweeps.api.sweeps import best_trial
 from tracking.errors import InvalidValue
-from tracking.records import Run
+from tracking.records import RegisteredModel, Run
 
 routes = Routes("models")
 
@@ -22,7 +23,7 @@ def register_model(services: Use, body: Body) -> VersionCreated:
         alias=asked.get("alias"),
         description=asked.get("description", ""),
     )
-    return VersionCreated(schema=SCHEMA, **version_shape(version))
+    return VersionCreated(schema=SCHEMA, **version_shape(version, size_of(services, version)))
 
 
 def _winner(services: Services, asked: RegisterBody) -> Run:
@@ -38,13 +39,13 @@ def _winner(services: Services, asked: RegisterBody) -> Run:
 @routes.get("/models", Right.READ, answers=ModelList)
 def list_models(services: Use) -> ModelList:
     """All registered models."""
-    return ModelList(schema=SCHEMA, models=[model_shape(model) for model in services.store.registry.models()])
+    return ModelList(schema=SCHEMA, models=[_shape(services, model) for model in services.store.registry.models()])
 
 
 @routes.get("/models/{name}", Right.READ, answers=ModelAnswer)
 def get_model(services: Use, name: str) -> ModelAnswer:
     """One registered model with its versions."""
-    return ModelAnswer(schema=SCHEMA, **model_shape(services.store.registry.model(name)))
+    return ModelAnswer(schema=SCHEMA, **_shape(services, services.store.registry.model(name)))
 
 
 @routes.post("/models/{name}/aliases", Right.WRITE, answers=ModelAnswer, body=AliasBody)
@@ -52,4 +53,8 @@ def set_alias(services: Use, name: str, body: Body) -> ModelAnswer:
     """Let an alias name a version."""
     asked = parse_body(body, AliasBody)
     services.store.registry.set_alias(name, asked["alias"], asked["version"])
-    return ModelAnswer(schema=SCHEMA, **model_shape(services.store.registry.model(name)))
+    return ModelAnswer(schema=SCHEMA, **_shape(services, services.store.registry.model(name)))
+
+
+def _shape(services: Services, model: RegisteredModel) -> ModelEntry:
+    return model_shape(model, lambda version: size_of(services, version))

@@ -1,7 +1,7 @@
 """Records as the API's shapes. Pure functions; `now` is a parameter."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -236,8 +236,8 @@ def run_shape(run: Run, data: RunData, attempts: Sequence[Attempt], now: datetim
     )
 
 
-def version_shape(version: ModelVersion) -> VersionEntry:
-    """A model version with its lineage."""
+def version_shape(version: ModelVersion, size_bytes: int | None) -> VersionEntry:
+    """A model version with its lineage; `size_bytes` is None if its artifact was never logged."""
     return VersionEntry(
         name=version.name,
         version=version.version,
@@ -250,19 +250,19 @@ def version_shape(version: ModelVersion) -> VersionEntry:
         params=version.params,
         source=version.source,
         description=version.description,
-        size_bytes=version.size_bytes,
+        size_bytes=size_bytes,
         created_at=when(version.created_at),
     )
 
 
-def model_shape(model: RegisteredModel) -> ModelEntry:
+def model_shape(model: RegisteredModel, size_of: Callable[[ModelVersion], int | None]) -> ModelEntry:
     """A registered model, newest version first."""
     versions = sorted(model.versions, key=lambda version: -version.version)
     return ModelEntry(
         name=model.name,
         description=model.description,
         created_at=when(model.created_at),
-        versions=[version_shape(version) for version in versions],
+        versions=[version_shape(version, size_of(version)) for version in versions],
     )
 
 

@@ -18,6 +18,7 @@ from starlette.responses import Response
 
 from sweeps.api import shapes
 from sweeps.api.rights import Right, admit
+from tracking.artifacts import ArtifactStore
 from tracking.errors import DatabaseAway, InvalidValue, TooLarge
 from tracking.settings import Settings
 from tracking.snapshots import SnapshotStore
@@ -37,6 +38,7 @@ class Services:
 
     store: Store
     snapshots: SnapshotStore
+    artifacts: ArtifactStore
     settings: Settings
 
 

@@ -30,6 +30,7 @@ from sweeps.api.shapes import (
     Urls,
     VersionEntry,
 )
+from sweeps.api.sizes import size_of
 from sweeps.api.snapshots import require_snapshot
 from sweeps.spec import Overrides, Submission
 from sweeps.spec_config import SweepConfig
@@ -127,7 +128,7 @@ def _models_of(services: Services, sweep: Sweep) -> list[VersionEntry]:
     # `register:` is carried out when a sweep ends, so there is nothing to look for before.
     if sweep.state not in FINAL_SWEEP_STATES:
         return []
-    return [version_shape(version) for version in services.store.registry.of_sweep(sweep.sweep_id)]
+    return [version_shape(version, size_of(services, version)) for version in services.store.registry.of_sweep(sweep.sweep_id)]
 
 
 @routes.get("/sweeps/{ref}/trials", Right.READ, answers=TrialList)

@@ -26,15 +26,23 @@ def _start_logging(settings: Settings) -> None:
 
 
 def _with_database(settings: Settings) -> Settings:
-    """The settings with a database: the embedded one of this machine if none is named."""
+    """The settings with a database: the embedded one of this machine, at the newest schema, if none is named."""
     if settings.database_url:
         return settings
-    from tracking.embedded import ensure_running
     from tracking.store import upgrade_schema
 
-    url = ensure_running(settings.home)
+    url = _database_url(settings)
     upgrade_schema(url)
     return replace(settings, database_url=url)
+
+
+def _database_url(settings: Settings) -> str:
+    """The database that is named, or the embedded one of this machine, started if need be."""
+    if settings.database_url:
+        return settings.database_url
+    from tracking.embedded import ensure_running
+
+    return ensure_running(settings.home)
 
 
 @click.command()
@@ -278,6 +286,18 @@ def db() -> None:
     """Check or upgrade the database's schema."""
 
 
+@db.command("url")
+def url() -> int:
+    """Print the database's URL, for psql and other tools.
+
+    The database of SWEEP_DATABASE_URL, or the embedded one.
+    """
+    from tracking.store.database import plain_url
+
+    click.echo(plain_url(_database_url(load_settings())))
+    return 0
+
+
 @db.command("upgrade")
 def upgrade() -> int:
     """Bring the database to the schema of this release.
@@ -286,13 +306,7 @@ def upgrade() -> int:
     """
     from tracking.store import upgrade_schema
 
-    settings = load_settings()
-    if settings.database_url:
-        revision = upgrade_schema(settings.database_url)
-    else:
-        from tracking.embedded import ensure_running
-
-        revision = upgrade_schema(ensure_running(settings.home))
+    revision = upgrade_schema(_database_url(load_settings()))
     click.echo(f"The schema is at {revision}.")
     return 0
 
@@ -302,14 +316,7 @@ def check() -> int:
     """Tell whether the database's schema fits this release; exit status 1 if not."""
     from tracking.store import open_store
 
-    settings = load_settings()
-    if settings.database_url:
-        url = settings.database_url
-    else:
-        from tracking.embedded import ensure_running
-
-        url = ensure_running(settings.home)
-    open_store(url, pool_size=1).close()
+    open_store(_database_url(load_settings()), pool_size=1).close()
     click.echo("The schema fits.")
     return 0
 

@@ -30,6 +30,8 @@ def register(ref: str, *, model: str, alias: str | None, artifact: str, descript
         return 0
     size = f", artifact {clean(artifact)} ({bytes_text(version['size_bytes'])})" if version["size_bytes"] is not None else ""
     click.echo(f"Registered {version_line(version)}{size}")
+    if version["size_bytes"] is None:
+        say(f"The run logged no artifact {clean(artifact)!r}: the version holds parameters and lineage only.")
     return 0
 
 

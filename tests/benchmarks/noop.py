@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.benchmarks.figures import Figure, Span, percentile, slot_gaps
-from tests.benchmarks.stage import BROKERS, INTERPRETER, PEERS_PYTHON, Stage
+from tests.benchmarks.stage import INTERPRETER, PEERS_PYTHON, Stage
 from tests.support.cluster import Cluster
 from worker.runtimes.process import trial_environment
 
@@ -24,14 +24,15 @@ N_RAY_TRIALS: Final = 60
 SLOTS: Final = 2
 GOAL_PER_S: Final = 60.0
 GOAL_IDLE_S: Final = 0.015
-COMMANDS: Final = {"python -c pass": (INTERPRETER, "-c", "pass"), "true": ("true",)}
+# Without the interpreter's site-packages: what is installed there would cost more than anything measured here.
+COMMANDS: Final = {"python -ISc pass": (INTERPRETER, "-I", "-S", "-c", "pass"), "true": ("true",)}
 _RAY_SCRIPT: Final = Path(__file__).with_name("ray_noop.py")
 
 
 def measure(stage: Stage) -> Iterator[Figure]:
     """Trials per second over each broker, beside bare processes and Ray Tune; slot idle time."""
     bare = {name: _bare_rate(argv) for name, argv in COMMANDS.items()}
-    for broker, name in [("redis", "python -c pass"), ("redis", "true"), ("folder", "python -c pass"), ("none", "python -c pass")]:
+    for broker, name in [("redis", "python -ISc pass"), ("redis", "true"), ("folder", "python -ISc pass"), ("none", "python -ISc pass")]:
         yield from _ours(stage, broker, name, bare[name])
     yield _ray()
 
@@ -141,5 +142,3 @@ def _ray() -> Figure:
     rate = float(done.stdout.strip().splitlines()[-1])
     return Figure(what, "see above", f"Ray Tune: {rate:.2f} /s", values={"ray_per_s": rate})
 
-
-assert set(BROKERS) >= {"redis", "folder", "none"}

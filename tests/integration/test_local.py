@@ -51,11 +51,11 @@ def role(name, port):
 def commands(port):
     return {name: [sys.executable, __file__, name, str(port)] for name in ("server", "scheduler", "worker")}
 
-if len(sys.argv) > 1:
+if len(sys.argv) > 2:
     role(*sys.argv[1:])
 else:
     from sweeps.local import main
-    sys.exit(main(commands))
+    sys.exit(main(sys.argv[1], commands))
 """
 
 

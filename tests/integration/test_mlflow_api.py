@@ -606,6 +606,11 @@ def test_artifact_does_not_appear_when_its_attempt_ends_meanwhile(client: httpx.
     assert get(client, "/artifacts/list", run_id=attempt.run_id)["files"] == []
 
 
+def test_logged_models_are_none(client: httpx.Client) -> None:
+    """3.x clients ask for them before they list a folder of a run, and fail on a 404."""
+    assert post(client, "/logged-models/search", experiment_ids=["0"], filter="name = 'x'") == {"models": []}
+
+
 def test_metric_latest_is_the_largest_step(client: httpx.Client) -> None:
     """A late point of an early step is history, not the latest; infinity is a value like others."""
     run_id = new_run(client)

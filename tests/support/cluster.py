@@ -18,8 +18,12 @@ from typing import Any, Final
 from sqlalchemy import create_engine
 from sqlalchemy.engine import Engine, Row
 
+from sweeps.api.shapes import TrialAnswer
+from sweeps.cli.write import send
 from sweeps.client import Client, ServerAway
+from sweeps.spec import load_sweep
 from tests.support.services import free_port, stop_process, wait_until
+from tracking.settings import Settings
 from tracking.store.database import normalise_url
 
 LOG_TAIL_BYTES: Final = 8000
@@ -84,25 +88,27 @@ class Cluster:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self, *, workers: Sequence[str] = ("w1",), worker_arguments: Sequence[str] = ()) -> "Cluster":
-        """Start a server, a scheduler and workers of these names, and wait until all are ready."""
-        self.start_server()
-        self.start_scheduler()
+        """Start a server, a scheduler and workers of these names, all at a time, and wait until all are ready."""
+        server, scheduler = self.start_server(is_awaited=False), self.start_scheduler(is_awaited=False)
         for name in workers:
             self.start_worker(name, *worker_arguments, is_awaited=False)
+        self._wait_for_server(server)
+        self._wait_for_leader(scheduler)
         self.wait_for_workers(*workers)
         return self
 
-    def start_server(self, *arguments: str) -> Role:
+    def start_server(self, *arguments: str, is_awaited: bool = True) -> Role:
         """Start a server and wait until it answers."""
         role = self._start("server", "server", "--host", "127.0.0.1", "--port", str(self.port), *arguments)
-        with Client(self.url) as client:
-            self._wait(role, client.is_healthy, "the server answers")
+        if is_awaited:
+            self._wait_for_server(role)
         return role
 
-    def start_scheduler(self, *arguments: str, name: str = "scheduler") -> Role:
+    def start_scheduler(self, *arguments: str, name: str = "scheduler", is_awaited: bool = True) -> Role:
         """Start a scheduler and wait until one leads."""
         role = self._start(name, "scheduler", *arguments)
-        self._wait(role, lambda: self.query("SELECT 1 FROM leader WHERE lease_until > now()"), "a scheduler leads")
+        if is_awaited:
+            self._wait_for_leader(role)
         return role
 
     def start_worker(self, name: str, *arguments: str, is_awaited: bool = True) -> Role:
@@ -143,6 +149,27 @@ class Cluster:
     def sweep_json(self, *arguments: str, cwd: Path | None = None) -> Any:
         """What a command says with `--json`."""
         return json.loads(self.sweep(*arguments, "--json", cwd=cwd).stdout)
+
+    def submit(self, file: Path) -> str:
+        """Submit a sweep file as the command line does, without the start of an interpreter; its sweep id."""
+        with self.client() as client:
+            return send(client, load_sweep(file), Settings(home=self.folder / "home-cli"))["sweep_id"]
+
+    def wait_for_end(self, sweep_id: str, *, deadline_s: float = 100.0) -> list[TrialAnswer]:
+        """Wait until a sweep is over; its trials."""
+        with self.client() as client:
+            wait_until(lambda: client.sweep(sweep_id)["ended_at"], f"sweep {sweep_id} ends", deadline_s=deadline_s, interval_s=0.1)
+            return client.trials(sweep_id)["trials"]
+
+    def wait_for_running(self, sweep_id: str, count: int = 1) -> list[TrialAnswer]:
+        """Wait until so many trials of a sweep run; those that do."""
+        with self.client() as client:
+            wait_until(lambda: client.sweep(sweep_id)["counts"]["running"] >= count, f"{count} trials of {sweep_id} run", interval_s=0.1)
+            return [trial for trial in client.trials(sweep_id)["trials"] if trial["run_state"] == "running"]
+
+    def client(self) -> Client:
+        """A client of the server; close it."""
+        return Client(self.url)
 
     def query(self, sql: str, **params: object) -> Sequence[Row[Any]]:
         """Rows straight from the database, for checking invariants; not for writing."""
@@ -191,6 +218,13 @@ class Cluster:
             "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
             **self.environ,
         }
+
+    def _wait_for_server(self, role: Role) -> None:
+        with Client(self.url) as client:
+            self._wait(role, client.is_healthy, "the server answers")
+
+    def _wait_for_leader(self, role: Role) -> None:
+        self._wait(role, lambda: self.query("SELECT 1 FROM leader WHERE lease_until > now()"), "a scheduler leads")
 
     def _wait(self, role: Role, is_true: Callable[[], object], what: str) -> None:
         def is_settled() -> bool:

@@ -60,7 +60,8 @@ _CAUSES: Final[Mapping[Cause, str]] = {
     Cause.IMAGE: "Its container image is not there.",
     Cause.CODE: "Its code could not be fetched or unpacked.",
     Cause.LAUNCH: "The worker could not start it.",
-    Cause.OVER_BUDGET: "The sweep's budget was spent before it could run.",
+    Cause.OVER_BUDGET: "A limit of the sweep file was reached (`limits.time`, `limits.failures`).",
+    Cause.SEARCH_FAILED: "The search itself could not go on; the sweep's detail says why.",
 }
 
 

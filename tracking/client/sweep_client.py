@@ -44,6 +44,7 @@ _REQUEST_TIME_S = 60.0
 _BACKOFF_MAX_S = 10.0
 _RETRIED = frozenset([408, 429, 500, 502, 503, 504])
 _NO_LONGER_OURS = frozenset([401, 403, 409])
+_OUTSIDE = "not in a trial of a server: there may be no parameters, and nothing is logged"
 _KEY = re.compile(r"[/\w.\- :]{1,250}")
 
 run_id = os.environ.get("SWEEP_RUN_ID", "")
@@ -54,11 +55,11 @@ def params() -> "dict[str, Any]":
     """This trial's parameters; none outside a trial."""
     text = os.environ.get("SWEEP_PARAMS")
     path = os.environ.get("SWEEP_PARAMS_FILE")
-    if text is None and path:
+    if not text and path:
         with open(path, encoding="utf-8") as file:
             text = file.read()
-    if text is None:
-        _note("outside", "not in a trial: there are no parameters, and nothing is logged")
+    if not text:
+        _note("outside", _OUTSIDE)
         return {}
     values: "dict[str, Any]" = json.loads(text)
     return values
@@ -198,6 +199,9 @@ class _Logger:
     """Buffers what is logged and sends it from a thread of its own, which starts with the first item."""
 
     def __init__(self, uri: str, run: str, token: str) -> None:
+        if uri and run:
+            # Here, not in the thread: a process that forks while a thread imports leaves its child half a module.
+            import http.client  # noqa: F401
         self.pid = os.getpid()
         self._uri = uri
         self._run = run
@@ -293,8 +297,8 @@ class _Logger:
             server.close()
 
     def _is_wanted(self) -> bool:
-        if not self._run:
-            _note("outside", "not in a trial: there are no parameters, and nothing is logged")
+        if not (self._uri and self._run):
+            _note("outside", _OUTSIDE)
         return self._is_on
 
     def _has_items(self) -> bool:
@@ -314,18 +318,18 @@ class _Logger:
         self._changed.notify_all()
 
     def _send_all(self) -> None:
-        from random import uniform
-
         server = _Server(self._uri, self._token)
         wait_s = 0.0
-        while self._is_on:
+        while True:
             batch = self._next_batch(wait_s)
+            if not self._is_on:
+                break
             try:
                 self._send(server, batch)
                 wait_s = 0.0
             except _AwayError as error:
                 _note("away", f"the server can't be reached and is tried again: {error}")
-                wait_s = max(error.wait_s, min(_BACKOFF_MAX_S, wait_s * 2 or 0.5) * uniform(0.5, 1.0))  # noqa: S311  spreads retries, guards nothing
+                wait_s = max(error.wait_s, min(_BACKOFF_MAX_S, wait_s * 2 or 0.5) * _spread())
                 self._put_back(batch)
             except _RefusedError as error:
                 _note("stopped", f"nothing more is logged, this run is no longer this process's: {error}")
@@ -340,9 +344,9 @@ class _Logger:
         if wait_s:
             time.sleep(wait_s)
         with self._changed:
-            self._changed.wait_for(self._has_items)
-            self._changed.wait_for(lambda: len(self._points) >= _MAX_BATCH_POINTS or self._n_waiters > 0, _GATHER_S)
-            self._is_sending = True
+            self._changed.wait_for(lambda: self._has_items() or not self._is_on)
+            self._changed.wait_for(lambda: len(self._points) >= _MAX_BATCH_POINTS or self._n_waiters > 0 or not self._is_on, _GATHER_S)
+            self._is_sending = self._is_on
             batch: "dict[str, Any]" = {kind: _taken(texts, _MAX_BATCH_TEXTS) for kind, texts in self._texts.items()}
             room = _MAX_BATCH_POINTS - len(batch["params"]) - len(batch["tags"])
             batch["metrics"] = [self._points.popleft() for _ in range(min(room, len(self._points)))]
@@ -444,6 +448,11 @@ def _patiently(call: "Callable[[], bytes]") -> bytes:
                 raise
         time.sleep(wait_s)
         wait_s = min(_BACKOFF_MAX_S, wait_s * 2)
+
+
+def _spread() -> float:
+    """Between a half and one, at random: a thousand trials must not come back all at once."""
+    return 0.5 + os.urandom(1)[0] / 510
 
 
 def _rewound(file: "IO[bytes]") -> "IO[bytes]":

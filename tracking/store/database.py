@@ -42,6 +42,11 @@ def normalise_url(url: str) -> str:
     return parsed.set(drivername="postgresql+psycopg2").render_as_string(hide_password=False)
 
 
+def plain_url(url: str) -> str:
+    """The same database as libpq's tools (psql, pg_dump) take it."""
+    return make_url(normalise_url(url)).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
 class Transaction:
     """Statements of one transaction; rows come back as named tuples."""
 

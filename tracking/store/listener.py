@@ -6,9 +6,8 @@ import time
 
 import psycopg2
 from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT
-from sqlalchemy.engine import make_url
 
-from tracking.store.database import CHANNEL, normalise_url
+from tracking.store.database import CHANNEL, plain_url
 
 
 class Listener:
@@ -18,7 +17,7 @@ class Listener:
     """
 
     def __init__(self, url: str) -> None:
-        self._dsn = make_url(normalise_url(url)).set(drivername="postgresql").render_as_string(hide_password=False)
+        self._dsn = plain_url(url)
         self._connection: psycopg2.extensions.connection | None = None
         self._retry_at = 0.0
         self._reader, self._writer = os.pipe()
