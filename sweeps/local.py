@@ -56,7 +56,7 @@ SHOWN_LINES: Final = 12
 _STOP_ORDER: Final = (("worker", "scheduler"), ("server",))
 
 # Reads the URL from its standard input, so that it can import while Postgres is being started.
-_UPGRADE: Final = "import sys; from tracking.store import upgrade_schema; upgrade_schema(sys.stdin.readline().strip())"
+_UPGRADE: Final = "tracking.migrations.fresh"
 
 _LOG: Final = logging.getLogger("sweeps.local")
 
@@ -434,15 +434,10 @@ class _Supervisor:
     # -- starting
 
     def _start(self) -> None:
-        """Postgres, its schema and the roles.
-
-        Where there is data, its schema is nearly always the newest one: the roles do not wait for the look at it. One that
-        finds an old schema ends, and is started again when the upgrade is through.
-        """
-        is_new = not self._settings.database_url and not embedded.status(self._settings.home).is_initialised
+        """Postgres, its schema and the roles, all at once: each role waits by itself for what it needs."""
         environ = _role_environment(self._settings, self._database_url, "")
         with _output(self._paths.log("upgrade")) as log:
-            command = [sys.executable, "-P", "-c", _UPGRADE]
+            command = [sys.executable, "-P", "-m", _UPGRADE]
             self._upgrade = subprocess.Popen(command, cwd=self._paths.home, env=environ, stdin=subprocess.PIPE, stdout=log, stderr=log)
         if not self._settings.database_url:
             self._ensure_postgres()
@@ -450,7 +445,7 @@ class _Supervisor:
         self._choose_port()
         for name in self._commands(self._port):
             role = self._roles[name] = _Role(name, RoleStatus(name, 0, ""), due=math.inf)
-            if not is_new and not self._is_stopping:
+            if not self._is_stopping:
                 self._spawn(role)
         self._write()
 
@@ -461,8 +456,6 @@ class _Supervisor:
         self._upgrade = None
         if code != 0:
             raise _shown("The database's schema can't be brought up to date.", self._paths.log("upgrade"))
-        for role in self._roles.values():
-            role.due = 0.0
         self._state = replace(self._state, phase="running")
         return True
 
@@ -533,10 +526,6 @@ class _Supervisor:
             return False
         ended = f"exit status {code}" if code >= 0 else f"signal {-code}"
         role.process = None
-        if self._upgrade is not None:
-            _LOG.info("%s ended: %s; started again after the upgrade of the schema", role.name, ended)
-            role.due = math.inf
-            return False
         if now - role.began > STEADY_S:
             role.back_off_s, role.n_ended = BACK_OFF_S[0], 0
         _LOG.warning("%s ended: %s; started again in %.1f s", role.name, ended, role.back_off_s)

@@ -10,6 +10,7 @@ import ipaddress
 import logging
 import signal
 import socket
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -70,23 +71,34 @@ def run_server(settings: Settings, options: ServerOptions, *, on_ready: Callable
 
     Raises:
         SettingError: the address is not loopback and `is_open` is not set, or can't be bound.
-        DatabaseAway, SchemaOutdated: the record can't be used.
+        DatabaseAway: the embedded Postgres can't be used. One given by URL is waited for.
     """
     require_loopback_or_open(options)
-    from tracking.embedded import ensure_running  # noqa: PLC0415 - not needed over a Postgres given by URL
-    from tracking.store import open_store, upgrade_schema  # noqa: PLC0415 - the address is checked first
+    from tracking.roles import on_signal, wait_for_store  # noqa: PLC0415 - the address is checked first
 
+    stopping = threading.Event()
+    on_signal(stopping.set)
     with _bound(options) as listener:
-        database_url = settings.database_url
-        if not database_url:
-            database_url = ensure_running(settings.home)
-            upgrade_schema(database_url)
-        store = open_store(database_url, pool_size=_POOL_SIZE)
+        store = wait_for_store(_database_url(settings), stopping, pool_size=_POOL_SIZE, application="sweep server")
+        if store is None:
+            return 0
         try:
             app = compose(store, settings, is_open=options.is_open, on_ready=lambda: on_ready(address_of(listener, options.host)))
             return _serve(app, listener)
         finally:
             store.close()
+
+
+def _database_url(settings: Settings) -> str:
+    """The database that is named, or the embedded one, brought to the newest schema."""
+    if settings.database_url:
+        return settings.database_url
+    from tracking.embedded import ensure_running  # noqa: PLC0415 - not needed over a Postgres given by URL
+    from tracking.store import upgrade_schema  # noqa: PLC0415 - as above
+
+    url = ensure_running(settings.home)
+    upgrade_schema(url)
+    return url
 
 
 def require_loopback_or_open(options: ServerOptions) -> None:

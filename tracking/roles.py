@@ -1,5 +1,6 @@
 """What every long-running role does alike: begin to log, end on a signal, wait for Postgres."""
 
+import itertools
 import logging
 import signal
 import sys
@@ -31,12 +32,13 @@ def on_signal(act: Callable[[], None]) -> None:
 def wait_for_store(url: str, stopping: threading.Event, *, pool_size: int, application: str) -> Store | None:
     """Open the record, trying again while Postgres or its schema is not ready; None when asked to stop."""
     said = ""
+    pauses_s = itertools.chain([0.05] * 100, itertools.repeat(1.0))
     while not stopping.is_set():
         try:
             return open_store(url, pool_size=pool_size, application=application)
         except (DatabaseAway, SchemaOutdated) as error:
             if str(error) != said:
                 said = str(error)
-                _log.warning("%s Trying again every second.", said)
-            stopping.wait(1.0)
+                _log.warning("%s Trying again.", said)
+            stopping.wait(next(pauses_s))
     return None

@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tracking.errors import SweepError
@@ -53,8 +53,9 @@ class AttemptFolders:
         """
         folder = self.path(run_id, attempt)
         work = folder / WORK
+        _make(folder)
         if digest is None:
-            work.mkdir(parents=True, exist_ok=True)
+            work.mkdir(exist_ok=True)
         elif not work.exists():
             _copy(self._unpacked(digest), work)
         start = work / subfolder
@@ -71,9 +72,17 @@ class AttemptFolders:
     def remove(self, run_id: str, attempt: int) -> None:
         """Remove an attempt's folder, if it exists, and its run's once that is empty."""
         folder = self.path(run_id, attempt)
-        if folder.exists():
-            shutil.rmtree(folder, onerror=_unlock_and_retry)
-        if folder.parent.exists() and not any(folder.parent.iterdir()):
+        try:
+            shutil.rmtree(folder)
+        except FileNotFoundError:
+            # Removed already; nothing else takes files from here.
+            if folder.exists():
+                raise
+        except PermissionError:
+            _unlock(folder)
+            shutil.rmtree(folder)
+        # Not while another attempt of the run has its folder there.
+        with suppress(OSError):
             folder.parent.rmdir()
 
     def _unpacked(self, digest: str) -> Path:
@@ -107,6 +116,14 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError:
+        # The run's folder went in between, with the attempt before this one.
+        folder.mkdir(parents=True, exist_ok=True)
+
+
 def _unpack_or_say_why(archive: Path, target: Path) -> None:
     try:
         unpack(archive, target)
@@ -123,11 +140,10 @@ def _copy(source: Path, target: Path) -> None:
     part.rename(target)
 
 
-def _unlock_and_retry(remove: Callable[[str], object], path: str, _error: object) -> None:
-    """A trial may have taken rights from its own folders (tools that cache do): give them back, and try again."""
-    Path(path).parent.chmod(0o700)
-    if Path(path).is_dir() and not Path(path).is_symlink():
-        Path(path).chmod(0o700)
-        shutil.rmtree(path)
-    else:
-        remove(os.fspath(path))
+def _unlock(folder: Path) -> None:
+    """Give back the rights that a trial may have taken from its own folders, as some tools do with what they cache."""
+    for path, names, _ in os.walk(folder):
+        for name in names:
+            inner = Path(path, name)
+            if not inner.is_symlink():
+                inner.chmod(0o700)

@@ -1,10 +1,10 @@
-"""Every example, as a user runs it: submitted from its folder, on a cluster of real processes."""
+"""Every example, as a user runs it: `sweep run` on its file, against a cluster of real processes."""
 
 import itertools
 import math
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,19 +19,25 @@ EXAMPLES: Final = Path(__file__).resolve().parents[2] / "examples"
 pytestmark = pytest.mark.timeout(420)
 
 
-@pytest.fixture
-def cluster(make_cluster: Callable[..., Cluster]) -> Cluster:
-    """One server, one scheduler, one worker, no broker."""
-    return make_cluster("none").start()
+@pytest.fixture(scope="module")
+def cluster(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One server, one scheduler, one worker of two slots, no broker; examples that ask for the same environment share it."""
+    made = Cluster(tmp_path_factory.mktemp("examples"), module_database_url, "none")
+    try:
+        yield made.start(worker_arguments=("--slots", "2"))
+    finally:
+        made.stop()
+        # Shown by pytest when a test failed.
+        print(made.logs())  # noqa: T201
 
 
 def run_example(cluster: Cluster, name: str, *arguments: str) -> list[dict[str, Any]]:
-    """Submit an example and wait for its end; its trials."""
-    sweep_id = cluster.sweep_json("submit", str(EXAMPLES / name / "sweep.yaml"), *arguments)["sweep_id"]
-    cluster.sweep("wait", sweep_id, "--timeout", "400", timeout_s=410)
-    trials: list[dict[str, Any]] = cluster.sweep_json("trials", sweep_id)["trials"]
+    """Run an example to its end; its trials."""
+    done = cluster.sweep("run", str(EXAMPLES / name / "sweep.yaml"), *arguments, status=None, timeout_s=410)
+    trials: list[dict[str, Any]] = cluster.sweep_json("trials")["trials"]
     bad = [trial for trial in trials if trial["state"] != "finished"]
-    assert not bad, "\n".join(cluster.sweep("logs", f"{sweep_id}/{trial['number']}", status=None).stdout[-3000:] + str(trial) for trial in bad[:2])
+    assert not bad, "\n".join(cluster.sweep("logs", trial["run_id"], status=None).stderr[-3000:] + str(trial) for trial in bad[:2])
+    assert done.returncode == 0, done.stderr
     assert [trial["number"] for trial in trials] == list(range(len(trials)))
     return trials
 

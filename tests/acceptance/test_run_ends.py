@@ -20,11 +20,7 @@ SECRET: Final = "no-trial-may-see-this"
 
 
 class Site:
-    """One cluster, and a folder for the projects that are run on it.
-
-    Attributes:
-        numbers: tells tests and trials apart in paths.
-    """
+    """One cluster, and a folder for the projects that are run on it."""
 
     def __init__(self, cluster: Cluster, folder: Path) -> None:
         self.cluster = cluster
@@ -51,13 +47,7 @@ class Site:
 
     def output(self, trial: TrialAnswer, stream: str = "stdout") -> str:
         """What a trial printed, as `sweep logs` tells it."""
-        text = ""
-        with self.cluster.client() as client:
-            while page := client.logs(trial["run_id"], stream=stream, offset=0 if not text else at):
-                text, at = text + page["text"], page["next_offset"]
-                if not page["text"]:
-                    return text
-        raise AssertionError("a page is never empty")
+        return str(self.cluster.sweep_json("logs", trial["run_id"], "--stream", stream)[stream])
 
     def history(self, trial: TrialAnswer, key: str) -> list[tuple[int, Any]]:
         """(step, value) of each point."""
@@ -129,7 +119,6 @@ def test_run_ends_cancelled_whether_it_ran_or_waited(site: Site) -> None:
     wait_until(lambda: len(started(site, sweep_id)) == 2, "both ignore SIGTERM by now")
     site.cluster.sweep("cancel", sweep_id, "--yes")
     # The sweep is over at once; its last runs end when they have been stopped.
-    trials = site.cluster.wait_for_end(sweep_id)
     wait_until(lambda: not site.cluster.query("SELECT 1 FROM runs WHERE sweep_id = %(id)s AND ended_at IS NULL", id=sweep_id), "all runs have ended")
     trials = site.cluster.sweep_json("trials", sweep_id)["trials"]
     assert {cause(trial) for trial in trials} == {("cancelled", "cancelled")}

@@ -1,5 +1,6 @@
 """What only containers have: limits, no privileges, images, an engine that may go away or lose them."""
 
+import gc
 import signal
 import subprocess
 import threading
@@ -72,9 +73,7 @@ def test_docker_reports_out_of_memory(runtime: DockerRuntime, tmp_path: Path, ba
     assert outcome_of(finish(runtime.start(spec))).cause == Cause.OUT_OF_MEMORY
 
 
-def test_docker_labels_and_removes_its_containers(
-    runtime: DockerRuntime, tmp_path: Path, base_image: str, docker_engine: "DockerClient"
-) -> None:
+def test_docker_labels_and_removes_its_containers(runtime: DockerRuntime, tmp_path: Path, base_image: str, docker_engine: "DockerClient") -> None:
     """A container says whose it is, stays until its outcome is committed, and is gone then."""
     spec = make_spec(tmp_path, base_image, "true")
     handle = runtime.start(spec)
@@ -110,9 +109,7 @@ def test_docker_starts_in_subfolder(runtime: DockerRuntime, tmp_path: Path, base
     assert (spec.folder / "stdout").read_text() == "/work/a/b\n"
 
 
-def test_docker_attempt_is_lost_when_container_is_removed(
-    runtime: DockerRuntime, tmp_path: Path, base_image: str, docker_engine: "DockerClient"
-) -> None:
+def test_docker_attempt_is_lost_when_container_is_removed(runtime: DockerRuntime, tmp_path: Path, base_image: str, docker_engine: "DockerClient") -> None:
     """A container that someone removed has not succeeded."""
     spec = make_spec(tmp_path, base_image, "sleep", "1000")
     handle = runtime.start(spec)
@@ -124,13 +121,11 @@ def test_docker_attempt_is_lost_when_container_is_removed(
 def test_docker_image_is_missing_when_no_registry_has_it(runtime: DockerRuntime, tmp_path: Path) -> None:
     """An image that can't be had is the attempt's cause, and the error names it."""
     spec = make_spec(tmp_path, "127.0.0.1:1/nobody/nothing:1", "true")
-    with pytest.raises(ImageMissing, match="127.0.0.1:1/nobody/nothing:1"):
+    with pytest.raises(ImageMissing, match=r"127\.0\.0\.1:1/nobody/nothing:1"):
         runtime.start(spec)
 
 
-def test_docker_refuses_foreign_container_of_same_name(
-    runtime: DockerRuntime, tmp_path: Path, base_image: str, docker_engine: "DockerClient"
-) -> None:
+def test_docker_refuses_foreign_container_of_same_name(runtime: DockerRuntime, tmp_path: Path, base_image: str, docker_engine: "DockerClient") -> None:
     """A container of the right name and the wrong labels is neither adopted nor removed."""
     spec = make_spec(tmp_path, base_image, "true")
     foreign = docker_engine.containers.create(base_image, ["true"], name=container_name(*spec.key))
@@ -143,9 +138,7 @@ def test_docker_refuses_foreign_container_of_same_name(
         foreign.remove(force=True)
 
 
-def test_docker_replaces_container_that_never_started(
-    runtime: DockerRuntime, tmp_path: Path, base_image: str, docker_engine: "DockerClient"
-) -> None:
+def test_docker_replaces_container_that_never_started(runtime: DockerRuntime, tmp_path: Path, base_image: str, docker_engine: "DockerClient") -> None:
     """A worker that died between creating and starting leaves a container that the next start does not stumble over."""
     spec = make_spec(tmp_path, base_image, "echo", "second")
     labels = {"sweep.run": spec.run_id, "sweep.attempt": "1", "sweep.worker": "docker-test"}
@@ -180,12 +173,15 @@ def test_docker_output_is_whole_when_stream_breaks(runtime: DockerRuntime, tmp_p
     assert (spec.folder / "stderr").read_text() == "1\n2\n3\n"
 
 
+@pytest.mark.filterwarnings("ignore:unclosed.*socket:ResourceWarning")
 def test_docker_is_away_when_nobody_listens(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Without an engine there is a clear error, and the question whether there is one has an answer."""
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path / 'nobody.sock'}")
     assert not engine_answers()
     with pytest.raises(EngineAway, match="does not answer"):
         DockerRuntime("w")
+    # The library forgets to close a socket that could not connect; it is to be found here, not in a later test.
+    gc.collect()
 
 
 def test_docker_stop_is_enforced_by_a_later_worker(runtime: DockerRuntime, tmp_path: Path, base_image: str) -> None:

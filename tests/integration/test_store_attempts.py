@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.record import EXITED, NOT_LAUNCHED, STOPPED, SUCCEEDED, Hands, Held, both
+from tests.support.record import EXITED, NOT_LAUNCHED, STOPPED, SUCCEEDED, Hands, both
 from tracking.errors import NotAllowed, Unauthenticated
 from tracking.ids import attempt_token, new_secret, new_uuid, token_hash
 from tracking.queries import attempts as attempt_sql
@@ -215,7 +215,7 @@ def test_finish_is_refused_to_everybody_else(hands: Hands) -> None:
 def test_finish_of_a_superseded_attempt_is_refused(hands: Hands) -> None:
     """A stale worker's late "finished" does not overwrite the next attempt."""
     first = hands.start(hands.sweep(metric_name="loss"))
-    hands.lose(*[s for s in [_session(hands, first)]])
+    hands.lose(first.session_id)
     assert hands.store.queue.requeue(hands.epoch, hands.due(first.run_id), delay_s=0, machinery=True, detail="again")
     second = hands.claim(hands.place(first.run_id, hands.worker()))
     answer = hands.store.attempts.finish(first.run_id, first.attempt, first.session_id, SUCCEEDED, finish_key=new_uuid())
@@ -224,11 +224,6 @@ def test_finish_of_a_superseded_attempt_is_refused(hands: Hands) -> None:
     hands.log(second, "loss", 1.0)
     hands.finish(second)
     assert hands.run_state(first.run_id) == "finished"
-
-
-def _session(hands: Hands, held: Held) -> Any:
-    (row,) = hands.sql("SELECT session_id FROM sessions WHERE session_id = %(id)s", id=held.session_id)
-    return row
 
 
 @pytest.mark.parametrize(

@@ -142,10 +142,10 @@ class Hands:
         assert self.store.queue.requeue(self.epoch, self.due(held.run_id), delay_s=0, machinery=True, detail="again")
         return self.claim(self.place(held.run_id, session or self.worker()))
 
-    def lose(self, *sessions: SessionInfo) -> list[str]:
+    def lose(self, *session_ids: str) -> list[str]:
         """Let sessions be silent for an hour, and give up those silent for longer than half of that."""
-        for session in sessions:
-            self.change("UPDATE sessions SET renewed_at = now() - interval '1 hour' WHERE session_id = %(id)s", id=session.session_id)
+        for session_id in session_ids:
+            self.change("UPDATE sessions SET renewed_at = now() - interval '1 hour' WHERE session_id = %(id)s", id=session_id)
         return self.store.sessions.lose_silent(self.epoch, 1800)
 
     def conclude(self, sweep: Sweep, **values: float) -> None:

@@ -82,11 +82,13 @@ class Transaction:
 
     def copy(self, table: str, columns: Sequence[str], body: str) -> None:
         """Append `body` (COPY's text format) to a table."""
+        try:
+            source = io.BytesIO(body.encode())
+        except UnicodeEncodeError as error:
+            raise InvalidValue(f"A value can't be stored: {error}") from error
         cursor = cast(Any, self.connection.connection).cursor()
         try:
-            cursor.copy_expert(f"COPY {table} ({', '.join(columns)}) FROM STDIN", io.StringIO(body))
-        except UnicodeEncodeError as error:
-            raise InvalidValue(f"A value can't be stored: {error.reason}.") from error
+            cursor.copy_expert(f"COPY {table} ({', '.join(columns)}) FROM STDIN", source)
         except DriverError as error:
             # SQLAlchemy knows nothing of this cursor: its errors are wrapped here as they would be there.
             raise _wrapped(error) from error
@@ -116,7 +118,7 @@ class Database:
             max_overflow=0,
             pool_timeout=30,
             pool_use_lifo=True,
-            connect_args={"application_name": application, "connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 5},
+            connect_args={"application_name": application, "client_encoding": "utf8", "connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 5},
         )
 
     @contextmanager

@@ -37,7 +37,7 @@ class Metrics:
         with self._database.transaction() as tx:
             guard_write(tx, run_id, fence, tags_only=not points and not params)
             write_params(tx, run_id, params, fence)
-            write_tags(tx, run_id, tags)
+            write_tags(tx, run_id, tags, fence)
             attempt = fence.attempt if fence is not None and fence.run_id == run_id else 0
             write_points(tx, run_id, attempt, points)
 

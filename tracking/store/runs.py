@@ -74,7 +74,7 @@ class Runs:
                 if parent is not None and parent != fence.run_id:
                     guard_write(tx, parent, fence)
             tx.execute(sql.INSERT_EXTERNAL, values)
-            write_tags(tx, str(values["run_id"]), tags)
+            write_tags(tx, str(values["run_id"]), tags, fence)
             return _run(tx.one(sql.GET, values))
 
     def get(self, run_id: str) -> Run:
@@ -137,7 +137,7 @@ class Runs:
         """Set tags; also on managed runs by anybody: a tag is a note, not a result."""
         with self._database.transaction() as tx:
             guard_write(tx, run_id, fence, tags_only=True)
-            write_tags(tx, run_id, tags)
+            write_tags(tx, run_id, tags, fence)
 
     def delete_tag(self, run_id: str, key: str, fence: Fence | None = None) -> None:
         """Remove one tag.
@@ -244,8 +244,14 @@ def get_run(tx: Transaction, run_id: str) -> Run:
     return _run(row)
 
 
-def write_tags(tx: Transaction, run_id: str, tags: Mapping[str, str]) -> None:
-    """Upsert tags, in one order so that two writers can't deadlock; the name tag renames the run, parent and user go to their columns."""
+def write_tags(tx: Transaction, run_id: str, tags: Mapping[str, str], fence: Fence | None) -> None:
+    """Upsert tags, in one order so that two writers can't deadlock; the name tag renames the run, parent and user go to their columns.
+
+    Raises:
+        NotAllowed: an attempt hangs a run below one that is not its own.
+    """
+    if fence is not None and _PARENT_TAG in tags and tags[_PARENT_TAG] != fence.run_id:
+        guard_write(tx, tags[_PARENT_TAG], fence)
     for key, column in ((_NAME_TAG, "name"), (_PARENT_TAG, "parent_run_id"), (_USER_TAG, "user_name")):
         if key in tags:
             where = "run_id = %(run_id)s" + ("" if column == "name" else " AND kind = 'external'")

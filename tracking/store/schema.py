@@ -1,19 +1,14 @@
 """The schema's version: checked cheaply at every start, moved by Alembic."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from tracking.errors import DatabaseAway, SchemaOutdated
+from tracking.migrations import HEAD, UPGRADE_LOCK
 from tracking.store.database import Database
 
 if TYPE_CHECKING:
     from alembic.config import Config
-
-HEAD: Final = "0001"
-"""The newest revision; a test compares it with the migrations folder."""
-
-# Any constant will do, as long as no other program on the same server takes the same advisory lock.
-_UPGRADE_LOCK: Final = 0x5EE9_0001
 
 
 def schema_version(database: Database) -> str | None:
@@ -58,7 +53,7 @@ def _migrate(url: str, revision: str) -> None:
         with database.transaction() as tx:
             if int(tx.scalar("SHOW server_version_num")) < 140000:
                 raise DatabaseAway("This Postgres is older than 14.", hint="Use Postgres 14 or newer.")
-            tx.execute("SELECT pg_advisory_xact_lock(%(key)s)", {"key": _UPGRADE_LOCK})
+            tx.execute("SELECT pg_advisory_xact_lock(%(key)s)", {"key": UPGRADE_LOCK})
             config = _alembic_config()
             config.attributes["connection"] = tx.connection
             if revision == "head":

@@ -234,7 +234,7 @@ def pip_settings(environ: Mapping[str, str]) -> dict[str, str]:
             if parser.has_section(section):
                 found.update({name.replace("_", "-").lower(): value for name, value in parser.items(section)})
     for name, value in environ.items():
-        if name.startswith("PIP_") and value:
+        if name.startswith("PIP_") and name != "PIP_CONFIG_FILE" and value:
             found[name.removeprefix("PIP_").replace("_", "-").lower()] = value
     return found
 

@@ -35,6 +35,8 @@ from typing import Any, TypedDict
 STOP_SIGNAL = signal.SIGUSR1
 KILL_SIGNAL = signal.SIGUSR2
 
+_ORDERS = (STOP_SIGNAL, KILL_SIGNAL)
+
 LOCK = "lock"
 STARTED = "started.json"
 EXIT = "exit.json"
@@ -127,7 +129,7 @@ def _reset_signals() -> None:
             signal.signal(number, signal.SIG_DFL)
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGPIPE):
         signal.signal(number, _outlive)
-    for number in (STOP_SIGNAL, KILL_SIGNAL):
+    for number in _ORDERS:
         signal.signal(number, _note)
     # Ended shims are no concern of the launcher.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -153,7 +155,10 @@ def _launch(request: Request, connection: socket.socket) -> dict[str, Any]:
             if not _is_ours(lock, folder):
                 return {"taken": True}
             _n_oom_kills.look()
+            # A stop may come before the fork is complete, and the interpreter forgets signals that came during one.
+            signal.pthread_sigmask(signal.SIG_BLOCK, _ORDERS)
             shim = os.fork()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ORDERS)
             if shim == 0:
                 _become_shim(request, lock, connection)
             return {"pid": shim}

@@ -1,0 +1,182 @@
+"""Python environments built by uv from local wheels: what is built, how often, and what is said when it can't be."""
+
+import subprocess
+import sys
+import threading
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from worker.environments.uv import PythonEnv, UvEnvironments, pip_settings, read_python_env, uv_environment
+from worker.errors import EnvironmentBroken
+
+OWN_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def make_wheel(folder: Path, name: str, version: str) -> None:
+    """The smallest wheel there is: a module with a version."""
+    folder.mkdir(exist_ok=True)
+    info = f"{name}-{version}.dist-info"
+    files = {
+        f"{name}.py": f"VERSION = {version!r}\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
+        for path, text in files.items():
+            wheel.writestr(path, text)
+        wheel.writestr(f"{info}/RECORD", "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"]))
+
+
+@pytest.fixture
+def wheels(tmp_path: Path) -> Path:
+    """A folder with two versions of one library."""
+    folder = tmp_path / "wheels"
+    make_wheel(folder, "toylib", "1.0")
+    make_wheel(folder, "toylib", "2.0")
+    return folder
+
+
+@pytest.fixture
+def environments(tmp_path: Path, wheels: Path) -> UvEnvironments:
+    """Environments on a machine whose pip is set to that folder and to no registry."""
+    environ = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels), "UV_OFFLINE": "1"}
+    return UvEnvironments(tmp_path / "environments", environ)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """An empty project folder."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    return folder
+
+
+def write(project: Path, text: str) -> Path:
+    """Write a project's `python_env.yaml`."""
+    file = project / "python_env.yaml"
+    file.write_text(text)
+    return file
+
+
+def version_in(bin_folder: Path) -> str:
+    """The toy library's version in an environment."""
+    script = "import toylib; print(toylib.VERSION)"
+    return subprocess.run([bin_folder / "python", "-I", "-c", script], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_environment_is_built_once_for_its_content(environments: UvEnvironments, project: Path, tmp_path: Path) -> None:
+    """The same content, in another project too, is the same environment; other content is another one."""
+    text = f'python: "{OWN_VERSION}"\nbuild_dependencies: [pip]\ndependencies: ["toylib==1.0"]\n'
+    first = environments.ensure(write(project, text))
+    assert version_in(first) == "1.0"
+    (first / "touched").touch()
+    other = tmp_path / "other"
+    other.mkdir()
+    assert environments.ensure(write(other, text)) == first
+    assert (first / "touched").exists()
+    newer = environments.ensure(write(project, text.replace("1.0", "2.0")))
+    assert newer != first
+    assert version_in(newer) == "2.0"
+
+
+def test_environment_follows_requirement_files(environments: UvEnvironments, project: Path) -> None:
+    """`-r` files, nested ones too, are part of the content."""
+    file = write(project, "dependencies:\n  - -r requirements.txt\n")
+    (project / "more").mkdir()
+    (project / "requirements.txt").write_text("# what we need\n-r more/list.txt  # nested\n")
+    (project / "more" / "list.txt").write_text("toylib \\\n  ==1.0\n")
+    first = environments.ensure(file)
+    assert version_in(first) == "1.0"
+    (project / "more" / "list.txt").write_text("toylib\n")
+    assert version_in(environments.ensure(file)) == "2.0"
+
+
+def test_environment_is_built_by_one_when_many_ask(environments: UvEnvironments, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials that start together share one build."""
+    file = write(project, "dependencies: [toylib]\n")
+    built: list[Path] = []
+    build = environments._build
+
+    def count_and_build(wanted: PythonEnv, target: Path) -> None:
+        built.append(target)
+        build(wanted, target)
+
+    monkeypatch.setattr(environments, "_build", count_and_build)
+    found: list[Path] = []
+    threads = [threading.Thread(target=lambda: found.append(environments.ensure(file))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(found) == 4
+    assert len(set(found)) == len(built) == 1
+
+
+def test_environment_is_built_anew_when_a_build_was_interrupted(environments: UvEnvironments, project: Path) -> None:
+    """Half an environment is never used."""
+    file = write(project, "dependencies: [toylib]\n")
+    bin_folder = environments.ensure(file)
+    (bin_folder.parent / ".complete").unlink()
+    (bin_folder / "python").unlink()
+    assert version_in(environments.ensure(file)) == "2.0"
+
+
+def test_environment_error_shows_what_uv_said(environments: UvEnvironments, project: Path) -> None:
+    """A dependency that is not to be had is named, in uv's own words; a later try is a fresh one."""
+    file = write(project, "dependencies: [toylib==3.0]\n")
+    for _ in range(2):
+        with pytest.raises(EnvironmentBroken, match=r"(?s)uv pip could not build.*toylib==3\.0"):
+            environments.ensure(file)
+
+
+def test_environment_error_names_python_that_is_not_to_be_had(environments: UvEnvironments, project: Path) -> None:
+    """A version that is neither here nor to be fetched is an error, not another version."""
+    with pytest.raises(EnvironmentBroken, match=r"3\.99"):
+        environments.ensure(write(project, 'python: "3.99"\n'))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("dependencies: toylib", "must be a list"),
+        ("- toylib", "must be a mapping"),
+        ("dependencies: [", "not valid YAML"),
+        ("python: latest", "not a version"),
+        ("conda: x", "unknown keys: conda"),
+        ("dependencies: [-e .]", "local folder"),
+        ("dependencies: [./lib]", "local folder"),
+        ("dependencies: ['lib @ file:///x']", "local folder"),
+        ("dependencies: [-c constraints.txt]", "Constraint files"),
+        ("dependencies: [-r nothing.txt]", "no requirements file 'nothing.txt'"),
+        ("dependencies: [-r ../secrets.txt]", "no requirements file"),
+    ],
+)
+def test_environment_file_error_names_the_problem(project: Path, text: str, problem: str) -> None:
+    """What is wrong in the file is told before anything is built."""
+    (project.parent / "secrets.txt").write_text("secret\n")
+    with pytest.raises(EnvironmentBroken, match=problem):
+        read_python_env(write(project, text))
+
+
+def test_environment_file_may_be_missing_or_empty(project: Path) -> None:
+    """A missing file is an error; an empty one asks for this Python and nothing else."""
+    with pytest.raises(EnvironmentBroken, match="no file"):
+        read_python_env(project / "python_env.yaml")
+    assert read_python_env(write(project, "")) == read_python_env(write(project, f'python: "{OWN_VERSION}"'))
+
+
+def test_pip_settings_are_translated_for_uv(tmp_path: Path) -> None:
+    """What the machine has set for pip holds for uv: variables above files, uv's own variables above both."""
+    settings = tmp_path / "pip.conf"
+    settings.write_text("[global]\nindex-url = http://127.0.0.1:1/one\nfind-links = /a\n    /b\n[install]\nextra-index-url = http://127.0.0.1:1/two\n")
+    environ = {"HOME": str(tmp_path), "PIP_CONFIG_FILE": str(settings), "PIP_INDEX_URL": "http://127.0.0.1:1/above", "VIRTUAL_ENV": "/x"}
+    env = uv_environment(environ)
+    assert env["UV_DEFAULT_INDEX"] == "http://127.0.0.1:1/above"
+    assert env["UV_INDEX"] == "http://127.0.0.1:1/two"
+    assert env["UV_FIND_LINKS"] == "/a,/b"
+    assert env["UV_INDEX_STRATEGY"] == "unsafe-best-match"
+    assert "VIRTUAL_ENV" not in env
+    assert uv_environment({**environ, "UV_DEFAULT_INDEX": "http://127.0.0.1:1/own"})["UV_DEFAULT_INDEX"] == "http://127.0.0.1:1/own"
+    assert pip_settings({"PIP_CONFIG_FILE": "/dev/null"}) == {}

@@ -1,0 +1,162 @@
+"""Metrics from standard output: what counts as one, which step it gets, and that pieces and restarts change nothing."""
+
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tracking.records import Collect, MetricPoint
+from worker.collect import LINE_BYTES, MetricTail, StdoutCollector
+from worker.errors import BadPattern
+
+
+def collect(text: str | bytes, *keys: str, pattern: str | None = None) -> list[tuple[str, float, int]]:
+    """All that a collector finds in one piece of output."""
+    collector = StdoutCollector(Collect(pattern=pattern), keys)
+    data = text.encode() if isinstance(text, str) else text
+    return plain(collector.feed(data, 0) + collector.finish(0))
+
+
+def plain(points: list[MetricPoint]) -> list[tuple[str, float, int]]:
+    """Key, value, step."""
+    return [(point.key, point.value, point.step) for point in points]
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("loss=0.25", 0.25),
+        ("loss: 0.25", 0.25),
+        ("loss = -1.5e-3,", -1.5e-3),
+        ("train done loss=3 (best)", 3.0),
+        ("{'loss': 0.25, 'lr': 1}", 0.25),
+        ('{"loss": .5}', 0.5),
+        ("loss=tensor(0.25, device='cuda:0')", 0.25),
+        ("{'loss': np.float64(0.25)}", 0.25),
+        ("loss=93%", 93.0),
+        ("\x1b[1;32mloss\x1b[0m=\x1b[33m0.25\x1b[0m", 0.25),
+        ("loss=0.25.", 0.25),
+        ("loss=inf", math.inf),
+        ("loss=-Infinity", -math.inf),
+    ],
+)
+def test_collect_reads_value_in_usual_writings(line: str, value: float) -> None:
+    """What scripts, dictionaries, tensors and colours make of `loss=0.25`."""
+    assert collect(line, "loss") == [("loss", value, 0)]
+
+
+def test_collect_reads_nan() -> None:
+    """NaN is a value like others."""
+    ((_, value, _),) = collect("loss=nan", "loss")
+    assert math.isnan(value)
+
+
+@pytest.mark.parametrize(
+    "line", ["val_loss=1", "loss", "loss=high", "loss=1.2.3", "loss=12abc", "--loss=1", "x.loss=1", "Loss=1", "lossy=1", "loss=0x10", "loss=information"]
+)
+def test_collect_passes_over_what_only_looks_alike(line: str) -> None:
+    """Other keys, words, versions and options are no metric."""
+    assert collect(line, "loss") == []
+
+
+def test_collect_keeps_wanted_keys_only() -> None:
+    """Keys that nobody asked for are left alone; keys may hold any character."""
+    assert collect("acc=1 val/acc=2 a+b=3 z=4", "val/acc", "a+b") == [("val/acc", 2.0, 0), ("a+b", 3.0, 0)]
+    assert collect("loss=1") == []
+
+
+def test_collect_takes_last_of_a_key_on_a_line() -> None:
+    """One point for a key and a line."""
+    assert collect("loss=3 -> loss=2", "loss") == [("loss", 2.0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("line", "step"),
+    [("step=7 loss=1", 7), ("epoch: 3/10 loss=1", 3), ("loss=1 Epoch=4", 4), ("epoch=2 step=90 loss=1", 90), ("{'loss': 1, 'epoch': 5.0}", 5)],
+)
+def test_collect_takes_step_from_the_line(line: str, step: int) -> None:
+    """`step` counts before `epoch`, wherever they stand."""
+    assert collect(line, "loss") == [("loss", 1.0, step)]
+
+
+def test_collect_counts_steps_of_each_key_when_none_is_named() -> None:
+    """Counting goes on after the last named step; a fraction of an epoch names none."""
+    text = "loss=1\nloss=2 acc=5\nloss=3 epoch=10\nloss=4 epoch=10.5\n"
+    assert collect(text, "loss", "acc") == [("loss", 1.0, 0), ("loss", 2.0, 1), ("acc", 5.0, 0), ("loss", 3.0, 10), ("loss", 4.0, 11)]
+
+
+def test_collect_reads_each_state_of_a_progress_bar() -> None:
+    """Carriage returns end lines."""
+    assert collect("10% loss=3\r50% loss=2\r\n", "loss") == [("loss", 3.0, 0), ("loss", 2.0, 1)]
+
+
+def test_collect_bears_invalid_text() -> None:
+    """Bytes that are no UTF-8 spoil nothing around them."""
+    assert collect(b"\xff\xfe loss=1 \xc3\nloss=2\n", "loss") == [("loss", 1.0, 0), ("loss", 2.0, 1)]
+
+
+def test_collect_bounds_long_lines() -> None:
+    """A line without end is looked at up to a bound, and does not fill the memory; the next line counts again."""
+    collector = StdoutCollector(Collect(), ("loss",))
+    points = collector.feed(b"loss=1 " + b"x" * LINE_BYTES, 0)
+    for _ in range(3):
+        points += collector.feed(b"loss=2 " + b"x" * LINE_BYTES, 0)
+        assert len(collector._rest) <= LINE_BYTES
+    points += collector.feed(b" loss=3\nloss=4\n", 0)
+    assert plain(points) == [("loss", 1.0, 0), ("loss", 4.0, 1)]
+
+
+def test_collect_reads_pattern_of_the_users_own() -> None:
+    """Groups `key`, `value` and maybe `step` are what a pattern needs; keys bound it as ever."""
+    pattern = r"\[(?P<step>\d+)\] (?P<key>\w+) -> (?P<value>\S+)"
+    assert collect("[4] loss -> 0.5\n[5] acc -> 0.7\n[6] loss -> bad\n", "loss", pattern=pattern) == [("loss", 0.5, 4)]
+    assert collect("a=1 b=2", pattern=r"(?P<key>\w)=(?P<value>\d)") == [("a", 1.0, 0), ("b", 2.0, 0)]
+
+
+@pytest.mark.parametrize("pattern", ["(", r"(?P<key>\w+)=\d", r"(?P<value>\d)"])
+def test_collect_refuses_unusable_pattern(pattern: str) -> None:
+    """A pattern that can't work is an error, not silence."""
+    with pytest.raises(BadPattern):
+        StdoutCollector(Collect(pattern=pattern))
+
+
+def test_collect_is_silent_when_switched_off() -> None:
+    """`stdout: false` reads nothing."""
+    collector = StdoutCollector(Collect(stdout=False), ("loss",))
+    assert collector.feed(b"loss=1\n", 0) == []
+
+
+TEXT = "start\nloss=1 step=3\r\nacc: 2\x1b[0m loss=nan\nbar loss=5\rloss=6\n\nlast loss=7"
+
+
+@given(st.lists(st.integers(0, len(TEXT)), max_size=6))
+def test_collect_finds_the_same_in_any_pieces(cuts: list[int]) -> None:
+    """Where the output is cut into pieces, and where a restart falls, changes nothing."""
+    data = TEXT.encode()
+    whole = StdoutCollector(Collect(), ("loss", "acc"))
+    expected = whole.feed(data, 0) + whole.finish(0)
+    collector = StdoutCollector(Collect(), ("loss", "acc"))
+    found, position = [], 0
+    for cut in sorted(cuts):
+        found += collector.feed(data[position:cut], 0)
+        # Another life of the worker goes on from the state, which lies at the start of the incomplete line.
+        collector = StdoutCollector(Collect(), ("loss", "acc"), collector.state())
+        position = collector.offset
+    found += collector.feed(data[position:], 0) + collector.finish(0)
+    assert repr(plain(found)) == repr(plain(expected))
+    assert len(expected) == 6
+
+
+def test_collect_tail_follows_a_growing_file(tmp_path: Path) -> None:
+    """Points come as lines are completed, and the last line at the end."""
+    path = tmp_path / "stdout"
+    tail = MetricTail(path, StdoutCollector(Collect(), ("loss",)))
+    assert tail.poll(1) == []
+    path.write_bytes(b"loss=1\nlo")
+    assert tail.poll(2) == [MetricPoint("loss", 1.0, 0, 2)]
+    with path.open("ab") as file:
+        file.write(b"ss=2\nloss=3")
+    assert tail.poll(3) == [MetricPoint("loss", 2.0, 1, 3)]
+    assert tail.finish(4) == [MetricPoint("loss", 3.0, 2, 4)]
