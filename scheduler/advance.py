@@ -6,8 +6,10 @@ a commit was ambiguous, rebuilt from the rows.
 
 import logging
 import statistics
-from collections import deque
-from collections.abc import Collection, Sequence
+import time
+from collections import Counter, deque
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -18,11 +20,10 @@ from scheduler.placement import can_serve, is_open
 from sweeps.command import build_argv
 from sweeps.spec_config import SweepConfig
 from sweeps.strategies import Strategy, derive_seed, make_strategy
-from tracking.errors import Contradiction, DatabaseAway, SchemaOutdated
+from tracking.errors import Contradiction
 from tracking.records import NewTrial, Sweep, Trial, WorkerView
 from tracking.states import Cause, SweepEvent, SweepState, TrialState
 from tracking.store import Store
-from tracking.store.leader import NotLeader
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +34,21 @@ _ENOUGH_DURATIONS: Final = 3
 _BUFFER: Final = 8
 # However many slots there are, one transaction stays small.
 _LARGEST_BATCH: Final = 64
+# How long one step, or one search within it, may think before what it found is written and the leadership renewed.
+_STEP_S: Final = 0.5
+
+
+class _SearchBroken(Exception):
+    """A strategy raised what it should not: its own sweep ends, nobody else's."""
+
+
+@contextmanager
+def _searching() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        message = f"{type(error).__name__}: {error}"
+        raise _SearchBroken(message) from error
 
 
 @dataclass(slots=True)
@@ -44,10 +60,15 @@ class Search:
     strategy: Strategy
     next_number: int
     n_open: int
-    n_failed: int
-    n_good: int
+    n_good: int = 0
     exhausted: bool = False
+    causes: Counter[str] = field(default_factory=Counter)
     durations_s: deque[float] = field(default_factory=lambda: deque(maxlen=50))
+
+    @property
+    def n_failed(self) -> int:
+        """How many trials failed."""
+        return self.causes.total()
 
     @property
     def is_short(self) -> bool:
@@ -56,7 +77,8 @@ class Search:
 
     def note(self, trial: Trial) -> None:
         """Count an ended trial."""
-        self.n_failed += trial.state == TrialState.FAILED
+        if trial.state == TrialState.FAILED:
+            self.causes[trial.cause or "unknown"] += 1
         self.n_good += trial.state in (TrialState.FINISHED, TrialState.PRUNED)
         if trial.started_at is not None and trial.ended_at is not None:
             self.durations_s.append((trial.ended_at - trial.started_at).total_seconds())
@@ -68,6 +90,7 @@ class Advance:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._searches: dict[str, Search] = {}
+        self._next_turn = ""
 
     def forget(self) -> None:
         """Drop every search: a commit was ambiguous, or another scheduler has led meanwhile."""
@@ -79,55 +102,72 @@ class Advance:
         return {sweep_id for sweep_id, search in self._searches.items() if search.is_short}
 
     def step(self, epoch: int, workers: Sequence[WorkerView]) -> bool:
-        """Conclude, tell, ask, create, end; whether anything was done."""
+        """Conclude, tell, ask, create, end; whether another step would find more to do.
+
+        What others do meanwhile is no reason for another: they wake the scheduler once they have.
+        """
         ended = set(self._store.trials.sweeps_with_ended())
-        live = {sweep.sweep_id: sweep for sweep in self._store.sweeps.active()}
-        done = False
+        live = {sweep.sweep_id: sweep for sweep in self._in_turn(self._store.sweeps.active())}
+        more = False
         for sweep_id in ended - live.keys():
             # Cancelled or failed sweeps: their last runs still end and are recorded.
-            done |= bool(self._store.trials.conclude(epoch, sweep_id))
-        for sweep in live.values():
-            done |= self._step_safely(epoch, sweep, workers, has_ended=sweep.sweep_id in ended)
+            self._store.trials.conclude(epoch, sweep_id)
         for sweep_id in self._searches.keys() - live.keys():
             del self._searches[sweep_id]
-        return done
+        began = time.monotonic()
+        for sweep in live.values():
+            if time.monotonic() - began > _STEP_S:
+                # Thinking takes long: place what there is and renew the leadership, then go on where this stopped.
+                self._next_turn = sweep.sweep_id
+                return True
+            more |= self._step_safely(epoch, sweep, workers, has_ended=sweep.sweep_id in ended)
+        return more
+
+    def _in_turn(self, sweeps: Sequence[Sweep]) -> Sequence[Sweep]:
+        """The sweeps, beginning where the last step had to stop."""
+        first = next((i for i, sweep in enumerate(sweeps) if sweep.sweep_id == self._next_turn), 0)
+        return [*sweeps[first:], *sweeps[:first]]
 
     def _step_safely(self, epoch: int, sweep: Sweep, workers: Sequence[WorkerView], *, has_ended: bool) -> bool:
         """One sweep's step; a search that breaks ends its own sweep and nobody else's."""
         try:
             search = self._search(sweep)
-            concluded = has_ended and self._conclude(epoch, sweep, search)
-            return self._move_on(epoch, sweep, search, workers) or concluded
-        except (Contradiction, DatabaseAway, NotLeader, SchemaOutdated):
-            # The record decides, not the search: what we believe of this sweep is read again.
+            if has_ended:
+                self._conclude(epoch, sweep, search)
+            return self._move_on(epoch, sweep, search, workers)
+        except Contradiction as error:
+            # The record decides, not the search: what we believe of this sweep is read again at the next poll.
+            _log.warning("Sweep %s: %s", sweep.short_id, error)
             self._searches.pop(sweep.sweep_id, None)
-            raise
-        except Exception as error:  # noqa: BLE001 -- one sweep's search must not stop all others
+            return False
+        except _SearchBroken as error:
             _log.exception("The search of sweep %s can't go on", sweep.short_id)
             self._searches.pop(sweep.sweep_id, None)
-            detail = f"The search can't go on: {type(error).__name__}: {error}"
+            detail = f"The search can't go on: {error}"
             return self._store.sweeps.break_off(epoch, sweep.sweep_id, event=SweepEvent.FAIL, cause=Cause.SEARCH_FAILED, detail=detail[:4000])
 
     def _search(self, sweep: Sweep) -> Search:
         search = self._searches.get(sweep.sweep_id)
         if search is None:
-            search = self._searches[sweep.sweep_id] = _rebuild(sweep, self._store.trials.list(sweep.sweep_id))
+            trials = self._store.trials.list(sweep.sweep_id)
+            with _searching():
+                search = self._searches[sweep.sweep_id] = _rebuild(sweep, trials)
         return search
 
-    def _conclude(self, epoch: int, sweep: Sweep, search: Search) -> bool:
-        trials = self._store.trials.conclude(epoch, sweep.sweep_id)
-        for trial in trials:
-            search.strategy.tell(trial.number, trial.params, trial.state, trial.value, trial.attrs)
+    def _conclude(self, epoch: int, sweep: Sweep, search: Search) -> None:
+        for trial in self._store.trials.conclude(epoch, sweep.sweep_id):
+            with _searching():
+                search.strategy.tell(trial.number, trial.params, trial.state, trial.value, trial.attrs)
             search.n_open -= 1
             search.note(trial)
-        return bool(trials)
 
     def _move_on(self, epoch: int, sweep: Sweep, search: Search, workers: Sequence[WorkerView]) -> bool:
         if sweep.state == SweepState.ACTIVE:
             if self._is_over_limit(epoch, sweep, search):
                 return True
-            if self._propose(epoch, sweep, search, _window(sweep, search, workers) - search.n_open):
-                return True
+            wanted = _wanted(search, _window(sweep, search, workers))
+            if self._propose(epoch, sweep, search, wanted):
+                return wanted > _LARGEST_BATCH
         if search.n_open > 0 or (sweep.state != SweepState.STOPPING and not search.exhausted):
             return False
         return self._end(epoch, sweep, search)
@@ -149,12 +189,16 @@ class Advance:
         if wanted <= 0 or search.exhausted:
             return False
         new: list[NewTrial] = []
+        began = time.monotonic()
         for number in range(search.next_number, search.next_number + min(wanted, _LARGEST_BATCH)):
-            proposal = search.strategy.ask(number)
+            if new and time.monotonic() - began > _STEP_S:
+                break
+            with _searching():
+                proposal = search.strategy.ask(number)
+                argv = () if proposal is None else build_argv(search.config, proposal.params)
             if proposal is None:
                 search.exhausted = True
                 break
-            argv = build_argv(search.config, proposal.params)
             new.append(NewTrial(number, proposal.params, argv, derive_seed(search.config.seed or 0, number, "trial"), proposal.attrs))
         if new and not self._store.trials.create(epoch, sweep, new):
             # Paused or stopped meanwhile: what was asked was never written, so the search must not know of it.
@@ -165,8 +209,10 @@ class Advance:
         return bool(new)
 
     def _end(self, epoch: int, sweep: Sweep, search: Search) -> bool:
-        if search.n_good == 0 and search.n_failed > 0:
-            return self._store.sweeps.finish(epoch, sweep.sweep_id, event=SweepEvent.FAIL, cause="no_objective", detail="No trial succeeded.")
+        if sweep.state != SweepState.STOPPING and search.n_good == 0 and search.causes:
+            cause, n_trials = search.causes.most_common(1)[0]
+            detail = f"No trial succeeded; {n_trials} of {search.n_failed} failed by {cause}."
+            return self._store.sweeps.finish(epoch, sweep.sweep_id, event=SweepEvent.FAIL, cause=cause, detail=detail)
         cause = sweep.cause or "completed"
         return self._store.sweeps.finish(epoch, sweep.sweep_id, event=SweepEvent.FINISH, cause=cause, detail=sweep.detail)
 
@@ -176,10 +222,16 @@ def _rebuild(sweep: Sweep, trials: Sequence[Trial]) -> Search:
     strategy = make_strategy(config)
     strategy.replay(trials)
     n_open = sum(trial.state == TrialState.OPEN for trial in trials)
-    search = Search(config, config.trials_max, strategy, max((trial.number for trial in trials), default=-1) + 1, n_open, 0, 0)
+    search = Search(config, config.trials_max, strategy, max((trial.number for trial in trials), default=-1) + 1, n_open)
     for trial in trials:
         search.note(trial)
     return search
+
+
+def _wanted(search: Search, window: int) -> int:
+    """How many proposals to write now. Where they don't depend on outcomes none, until a whole buffer of them is due."""
+    wanted = window - search.n_open
+    return wanted if search.config.method == "bayes" or wanted >= _BUFFER else 0
 
 
 def _window(sweep: Sweep, search: Search, workers: Sequence[WorkerView]) -> int:

@@ -84,24 +84,23 @@ class Scheduler:
                 return
 
     def _think(self, epoch: int) -> bool:
-        """One round; whether it changed anything, so that another may find more."""
+        """One round; whether another would find more to do. What others do meanwhile wakes us again."""
         if time.monotonic() >= self._sweep_up_at:
             self._reconciler.sweep_up(epoch, expiry_suspended=self._seat.expiry_suspended)
             self._sweep_up_at = time.monotonic() + self._settings.poll_s
-        judged = self._reconciler.judge(epoch)
+        self._reconciler.judge(epoch)
         workers = self._store.sessions.workers()
-        advanced = self._advance.step(epoch, workers)
-        placed = self._place(epoch, workers)
-        return judged or advanced or placed
+        more = self._advance.step(epoch, workers)
+        self._place(epoch, workers)
+        return more
 
-    def _place(self, epoch: int, workers: list[WorkerView]) -> bool:
+    def _place(self, epoch: int, workers: list[WorkerView]) -> None:
         waiting = self._store.queue.waiting()
         if not waiting or not workers:
-            return False
+            return
         chosen = choose_placements(waiting, self._store.queue.held(), workers, self._advance.short_sweeps)
         placed = self._store.queue.place(epoch, chosen)
         queues = {worker.session_id: worker.celery_queue for worker in workers}
         # After the commit: a message about a placement that was rolled back would be a lie.
         expires_s = 4 * self._settings.claim_timeout_s
         self._dispatcher.send_many(WakeUp(p.run_id, p.placement, queues[p.session_id], expires_s) for p in placed)
-        return bool(placed)

@@ -21,12 +21,10 @@ class Reconciler:
         self._store = store
         self._settings = settings
 
-    def judge(self, epoch: int) -> bool:
-        """Say what becomes of every run whose attempt has failed; whether there was any."""
-        due = self._store.queue.verdicts_due()
-        for run in due:
+    def judge(self, epoch: int) -> None:
+        """Say what becomes of every run whose attempt has failed."""
+        for run in self._store.queue.verdicts_due():
             self._judge(epoch, run)
-        return bool(due)
 
     def sweep_up(self, epoch: int, *, expiry_suspended: bool) -> None:
         """Take back overdue placements; give up sessions that have been silent for too long."""

@@ -6,7 +6,7 @@ Two kinds of command: W&B's list of words with macros (`program:` and `command:`
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, Protocol
 
 from msgspec import Struct
@@ -108,6 +108,40 @@ def _fill_template(command: TemplateCommand, params: Mapping[str, Any]) -> tuple
         if key not in command.declared:
             argv += [f"--{key}", str(value)]
     return tuple(argv)
+
+
+def why_unbuildable(command: Command, names: Collection[str]) -> str:
+    """Why `build_argv` could not build this command for parameters of these names, or nothing."""
+    if not command.words:
+        return "is empty"
+    if isinstance(command, TemplateCommand):
+        known = {*names, *command.defaults}
+        unknown = sorted({piece for word in command.words for piece in word[1::2]} - known)
+        return f"names '{unknown[0][:100]}', which is no parameter" if unknown else "" if any(command.words[0]) else "begins with an empty word"
+    macros = [match[1] for word in command.words if (match := re.match(_MACRO, word))]
+    if unknown := [macro for macro in macros if macro not in MACROS]:
+        return f"has the unknown macro '{unknown[0][:100]}'"
+    if "program" in macros and not command.program:
+        return "has '${program}', and there is no program"
+    if not command.words[0] or ((first := re.match(_MACRO, command.words[0])) and first[1] in _ARGS):
+        return "begins with no program"
+    return ""
+
+
+def argv_bytes(command: Command, sizes: Mapping[str, int]) -> list[int]:
+    """A bound of the bytes of each word of the argument vector, by those of each parameter's longest value."""
+    extra = [len(f"--{name}=".encode()) + size for name, size in sizes.items()]
+    if isinstance(command, TemplateCommand):
+        longest = {**{name: len(str(value).encode()) for name, value in command.defaults.items()}, **sizes}
+        words = [sum(longest[piece] if place % 2 else len(piece.encode()) for place, piece in enumerate(word)) for word in command.words]
+        return [*words, *extra]
+    words = [len(word.encode()) for word in (*command.words, command.program or "")]
+    as_json = sum(extra) + 4 * len(extra) + 2
+    for word in command.words:
+        match = re.match(_MACRO, word)
+        if match and match[1] in _ARGS:
+            words += [as_json] if match[1] == "args_json" else extra
+    return words
 
 
 def read_command(source: Source, words: Item, program: str | None) -> MacroCommand | None:

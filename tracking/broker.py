@@ -192,15 +192,20 @@ class Publisher:
     The buffer is bounded: when it is full the oldest letter is dropped and counted. An outage is logged once, when
     it begins, and once when it ends; what is in the buffer then is sent. A letter whose sending failed half-way is
     sent again, so it may arrive twice.
+
+    Args:
+        limit: of letters in the buffer.
+        linger_s: how long to wait for more letters to send with the first: fewer, larger batches, where there is no hurry.
     """
 
     BATCH: Final = 200
     PAUSES_S: Final = (0.05, 0.2, 0.5, 1.0, 2.0)
 
-    def __init__(self, config: BrokerConfig, *, name: str, limit: int = 10_000) -> None:
+    def __init__(self, config: BrokerConfig, *, name: str, limit: int = 10_000, linger_s: float = 0.0) -> None:
         self._config = config
         self._name = name
         self._limit = limit
+        self._linger_s = linger_s
         self._letters: deque[Letter] = deque()
         self._changed = threading.Condition()
         self._closing = threading.Event()
@@ -268,6 +273,9 @@ class Publisher:
     def _take(self) -> list[Letter]:
         with self._changed:
             self._changed.wait_for(lambda: self._letters or self._closing.is_set())
+        if self._linger_s:
+            self._closing.wait(self._linger_s)
+        with self._changed:
             return [self._letters.popleft() for _ in range(min(len(self._letters), self.BATCH))]
 
     def _send(self, batch: Sequence[Letter]) -> None:

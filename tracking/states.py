@@ -70,6 +70,7 @@ class Cause(StrEnum):
     CODE = "code"
     LAUNCH = "launch"
     OVER_BUDGET = "over_budget"
+    STOPPED = "stopped"
     SEARCH_FAILED = "search_failed"
 
     @property

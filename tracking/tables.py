@@ -122,6 +122,7 @@ runs = Table(
     # The attempt has failed and the scheduler has yet to say: again, or failed.
     Column("verdict_due", Boolean, nullable=False, server_default=text("false")),
     _time("cancel_requested_at"),
+    Column("cancel_cause", Text),
     _time("prune_requested_at"),
     Column("cause", Text),
     Column("detail", Text),
@@ -259,6 +260,8 @@ trials = Table(
     CheckConstraint("number >= 0", name="number"),
     # serves the best trials of a sweep, read from either end (D8)
     Index("ix_trials_value", "sweep_id", "value", "number", postgresql_where=text("state = 'finished' AND value IS NOT NULL")),
+    # serves counts
+    Index("ix_trials_state", "sweep_id", "state"),
     # serves the scheduler: what is open
     Index("ix_trials_open", "sweep_id", "number", postgresql_where=text("state = 'open'")),
 )
@@ -300,6 +303,7 @@ workers = Table(
     Column("hostname", Text, nullable=False),
     Column("draining", Boolean, nullable=False, server_default=text("false")),
     Column("cordoned", Text),
+    _time("cordoned_at"),
     Column("faults_in_row", Integer, nullable=False, server_default="0"),
     _time("created_at", required=True),
 )
@@ -328,6 +332,8 @@ sessions = Table(
     _one_of("state", ("live", "ended", "fenced", "lost")),
     # one live session a worker (a newer one fences the older)
     Index("uq_sessions_live", "worker_id", unique=True, postgresql_where=text("state = 'live'")),
+    # serves the newest session of a worker
+    Index("ix_sessions_worker", "worker_id", text("opened_at DESC")),
 )
 
 events = Table(

@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from tracking.errors import DatabaseAway, SweepError
@@ -11,7 +12,7 @@ from tracking.ids import attempt_token, new_secret, new_uuid, token_hash
 from tracking.records import ClaimedRun, Outcome
 from tracking.states import Cause
 from tracking.store.attempts import FinishAnswer
-from worker.errors import WorkerError
+from worker.errors import EngineAway, WorkerError
 from worker.output import Output
 from worker.runtimes.base import AttemptSpec, Handle, StopReason, outcome_of
 
@@ -23,6 +24,14 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 _RETRY_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
+_ENGINE_RETRY_S: Final = 2.0
+_KILLED_S: Final = 30.0
+_BEGUN: Final = "begun"
+"""Name of the file that keeps when the command was started, where its time is limited."""
+
+
+class _Unfinished(Exception):
+    """The worker goes away and the last word on an attempt is not spoken: its next start goes on from what lies here."""
 
 
 class Work:
@@ -93,15 +102,31 @@ class Work:
 
     def _guarded(self, act: Callable[[], None]) -> None:
         try:
-            act()
-        except Exception:  # noqa: BLE001 -- the thread's last line of defence
-            # A bug of ours must not take the slot with it, nor leave the run without an end.
-            _log.exception("Run %s: unexpected error", self.run_id)
-            if self.claimed is not None and not self._supervisor.is_stopping:
-                self._report(Outcome("failed", Cause.LAUNCH, "The worker made an error; its log tells more."))
+            try:
+                act()
+            except _Unfinished:
+                raise
+            except Exception:  # noqa: BLE001 -- the thread's last line of defence
+                # A bug of ours must not take the slot with it, nor leave the run without an end.
+                _log.exception("Run %s: unexpected error", self.run_id)
+                self._break_off()
+        except _Unfinished:
+            self.released = True
+            _log.warning("Run %s: the worker stops before this attempt could be settled; its next start does that.", self.run_id)
         finally:
             self._supervisor.forget(self)
             self.done.set()
+
+    def _break_off(self) -> None:
+        """End an attempt that we can't go on with. Nobody watches its command any more: it must not run beside the next attempt."""
+        if self.claimed is None or self.outcome is not None or self._supervisor.is_stopping:
+            return
+        if self._handle is not None:
+            self._handle.kill()
+            self._handle.wait(_KILLED_S)
+        self._report(Outcome("failed", Cause.LAUNCH, "The worker made an error; its log tells more."))
+        self._tell_ended()
+        self._tidy()
 
     def _claim_and_run(self) -> None:
         slots = self._supervisor.slots
@@ -123,6 +148,7 @@ class Work:
             self._end(outcome)
         finally:
             slots.free()
+        self._tell_ended()
         self._tidy()
 
     def _go_on(self) -> None:
@@ -133,16 +159,33 @@ class Work:
             self.phase = "running"
             self._supervisor.window.publish_started(self.run_id, self.placement)
             folder = self._supervisor.surroundings.folders.path(self.run_id, claimed.attempt)
-            handle = self._supervisor.runtime_of(claimed).adopt(self.run_id, claimed.attempt, folder)
+            handle = self._find(claimed, folder)
             if handle is None:
                 outcome = Outcome("failed", Cause.LOST, "The worker was restarted before the command had started.")
             else:
                 self.output = Output.resume(folder, claimed.launch, self._supervisor.settings.log_max_bytes)
-                outcome = self._follow(claimed, handle, since=time.monotonic())
+                outcome = self._follow(claimed, handle, since=_begun_at(folder))
             self._end(outcome)
         finally:
             slots.free()
+        self._tell_ended()
         self._tidy()
+
+    def _find(self, claimed: ClaimedRun, folder: Path) -> Handle | None:
+        """What an earlier life of this worker had started, if it had.
+
+        A container engine that is away says nothing about its containers: it is asked until it is back, or for as long as a worker may be silent.
+        """
+        deadline = time.monotonic() + self._supervisor.settings.reassign_after_s
+        while True:
+            try:
+                return self._supervisor.runtime_of(claimed).adopt(self.run_id, claimed.attempt, folder)
+            except EngineAway as error:
+                if time.monotonic() > deadline:
+                    return None
+                _log.warning("Run %s: %s Asking again.", self.run_id, error)
+                if self._supervisor.wait_stopping(_ENGINE_RETRY_S):
+                    raise _Unfinished from None
 
     def _claim(self, secret: str) -> ClaimedRun | None:
         """Claim until the answer is known: the same claim id gets the same answer."""
@@ -153,8 +196,8 @@ class Work:
         )
 
     def _run(self, claimed: ClaimedRun, token: str) -> Outcome:
-        runtime = self._supervisor.runtime_of(claimed)
         try:
+            runtime = self._supervisor.runtime_of(claimed)
             spec = self._prepare(claimed, token)
             with self._lock:
                 reason = self._stop_reason
@@ -164,6 +207,8 @@ class Work:
             handle = runtime.start(spec)
         except WorkerError as error:
             return Outcome("failed", error.cause, f"{error.message} {error.hint}".strip())
+        if claimed.launch.trial_time_s is not None:
+            (spec.folder / _BEGUN).write_text(repr(time.time()), encoding="ascii")
         return self._follow(claimed, handle, since=time.monotonic())
 
     def _prepare(self, claimed: ClaimedRun, token: str) -> AttemptSpec:
@@ -192,11 +237,10 @@ class Work:
         if reason is not None:
             handle.stop(reason)
         self.started_at = since
-        limit = claimed.launch.trial_time_s
-        report = handle.wait(limit)
-        if report is None:
+        limit_s = claimed.launch.trial_time_s
+        report = handle.wait(None if limit_s is None else max(0.0, limit_s - (time.monotonic() - since)))
+        if report is None and limit_s is not None:
             self.stop("timeout")
-            report = handle.wait()
         while report is None:
             report = handle.wait()
         return outcome_of(report, error_line=self.output.last_error_line() if self.output is not None and report.exit_status else "")
@@ -226,20 +270,32 @@ class Work:
         self.outcome = outcome
         if self.refused:
             _log.warning("Run %s attempt %d is no longer ours; its outcome was not recorded.", self.run_id, claimed.attempt)
-        supervisor.note_activity()
-        supervisor.wake_scheduler()
+
+    def _tell_ended(self) -> None:
+        """Tell who may want to know of the end, once the slot is free: the next run need not wait for that."""
+        if self.outcome is None:
+            return
+        self._supervisor.note_activity()
+        self._supervisor.wake_scheduler()
         if not self.announced:
-            supervisor.window.publish_ended(self.run_id, self.placement, outcome.verdict, outcome.detail)
+            self._supervisor.window.publish_ended(self.run_id, self.placement, self.outcome.verdict, self.outcome.detail)
 
     def _tidy(self) -> None:
         """Let go of what the attempt held, after the slot is free and the outcome committed."""
-        if self._handle is not None:
-            self._handle.cleanup()
-        if self.claimed is not None:
-            self._supervisor.surroundings.folders.remove(self.run_id, self.claimed.attempt)
+        try:
+            if self._handle is not None:
+                self._handle.cleanup()
+            if self.claimed is not None:
+                self._supervisor.surroundings.folders.remove(self.run_id, self.claimed.attempt)
+        except (WorkerError, OSError) as error:
+            _log.warning("Run %s: something of its attempt is left behind, which the next start removes: %s", self.run_id, error)
 
     def _until_known(self, act: Callable[[], T]) -> T | None:
-        """Do it until Postgres has answered; None when the attempt was superseded or the worker stops meanwhile."""
+        """Do it until Postgres has answered; None when the attempt was superseded meanwhile, or the record refuses.
+
+        Raises:
+            _Unfinished: the worker stops, and whether it was done is not known.
+        """
         n_tries = 0
         while True:
             try:
@@ -249,8 +305,10 @@ class Work:
                     _log.warning("Run %s: %s Trying until it is back.", self.run_id, error)
                 delay_s = _RETRY_S[min(n_tries, len(_RETRY_S) - 1)]
                 n_tries += 1
-                if self._quiet or self._supervisor.wait_stopping(delay_s):
+                if self._quiet:
                     return None
+                if self._supervisor.wait_stopping(delay_s):
+                    raise _Unfinished from None
             except SweepError as error:
                 # The fence: what an attempt sends after it was superseded is not recorded, and that is right.
                 _log.warning("Run %s: %s", self.run_id, error)
@@ -260,3 +318,11 @@ class Work:
         if self.claimed is None:
             raise AssertionError("an attempt exists only once its run is claimed")
         return self.claimed
+
+
+def _begun_at(folder: Path) -> float:
+    """When the command of an adopted attempt was started, by this process's monotonic clock: a restart gives it no new time."""
+    try:
+        return time.monotonic() - (time.time() - float((folder / _BEGUN).read_text(encoding="ascii")))
+    except (FileNotFoundError, ValueError):
+        return time.monotonic()

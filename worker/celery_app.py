@@ -43,12 +43,29 @@ PROBE_LOST_S: Final = 10.0
 """A probe that the broker took and that has not come back for so long means that the consumer is deaf."""
 WATCH_S: Final = 1.0
 HEARTBEAT_S: Final = 5.0
+LINGER_S: Final = 0.1
+"""How long task events wait for more of them: people look at them, nothing waits for them."""
 _RESTART_PAUSES_S: Final = (0.1, 1.0, 5.0)
 _CONNECT_PAUSES_S: Final = (0.05, 0.2, 0.5, 1.0, 2.0)
 _PROBE: Final = "sweep.probe"
 
 _QUESTIONS: Final = frozenset(
-    ("active", "active_queues", "clock", "conf", "enable_events", "ping", "query_task", "registered", "report", "reserved", "revoked", "scheduled", "stats")
+    (
+        "active",
+        "active_queues",
+        "clock",
+        "conf",
+        "enable_events",
+        "heartbeat",
+        "ping",
+        "query_task",
+        "registered",
+        "report",
+        "reserved",
+        "revoked",
+        "scheduled",
+        "stats",
+    )
 )
 """The remote control that stays: what Flower asks. Everything that would change a worker goes (D4)."""
 
@@ -132,7 +149,7 @@ class CeleryWindow:
     def __init__(self, settings: Settings, *, celery_queue: str, node_name: str, concurrency: int, handler: Handler) -> None:
         self._config = broker_config(settings.broker_url, settings.home)
         self._queue = celery_queue
-        self._publisher = Publisher(self._config, name="window", limit=5_000)
+        self._publisher = Publisher(self._config, name="window", limit=5_000, linger_s=LINGER_S)
         self._app = _make_app(self._config, self._publisher, handler)
         self._node_name = node_name
         self._threads = _Threads(concurrency, self._app)

@@ -12,7 +12,7 @@ from msgspec import Struct
 from tracking.ids import new_uuid
 from worker.errors import WorkerError
 
-_NAME: Final = re.compile(r"^[A-Za-z0-9][\w.\-]{0,63}$")
+_NAME: Final = re.compile(r"[A-Za-z0-9][\w.\-]{0,63}")
 
 
 class StateFolderTaken(WorkerError):
@@ -40,7 +40,7 @@ class StateFolder:
             StateFolderTaken: another process holds it.
             WorkerError: the name can't be a folder's.
         """
-        if not _NAME.match(name):
+        if not _NAME.fullmatch(name):
             raise WorkerError(f"{name!r} is no name for a worker: letters, digits, '.', '_' and '-', 64 at most.")
         self.path = home / "workers" / name
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -50,7 +50,11 @@ class StateFolder:
         except BlockingIOError:
             self._lock.close()
             raise StateFolderTaken(f"Another worker already runs from {self.path}.") from None
-        self.worker_id = self._read_or_make()
+        try:
+            self.worker_id = self._read_or_make()
+        except BaseException:
+            self._lock.close()
+            raise
 
     def close(self) -> None:
         """Let others have it."""

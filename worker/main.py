@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 
 from tracking.broker import BrokerKind, broker_config
@@ -76,9 +77,10 @@ def run_worker(settings: Settings, options: WorkerOptions) -> int:
 def _assemble(settings: Settings, options: WorkerOptions, identity: StateFolder, name: str, store: Store) -> Supervisor:
     surroundings = Surroundings(settings, identity.path)
     runtimes: dict[str, Runtime] = {"process": ProcessRuntime(surroundings.folders.runs)}
+    connect_engine = partial(DockerRuntime, identity.worker_id)
     with contextlib.suppress(EngineAway):
         # A machine without a container engine serves process runs only, and says so below.
-        runtimes["docker"] = DockerRuntime(identity.worker_id)
+        runtimes["docker"] = connect_engine()
     slots = options.slots or max(2, os.cpu_count() or 1)
     info = SessionInfo(
         worker_id=identity.worker_id,
@@ -99,7 +101,16 @@ def _assemble(settings: Settings, options: WorkerOptions, identity: StateFolder,
     has_broker = broker_config(settings.broker_url, settings.home).kind is not BrokerKind.NONE
     # Two connections and no more: claims and renewals never wait behind output (D6, D12).
     ingest = open_store(settings.database_url, pool_size=1, check_schema=False, application=f"sweep worker {name} ingest")
-    supervisor = Supervisor(settings, info, store=store, ingest=ingest, surroundings=surroundings, runtimes=runtimes, has_broker=has_broker)
+    supervisor = Supervisor(
+        settings,
+        info,
+        store=store,
+        ingest=ingest,
+        surroundings=surroundings,
+        runtimes=runtimes,
+        connect_engine=connect_engine,
+        has_broker=has_broker,
+    )
     supervisor.window = make_window(settings, celery_queue=info.celery_queue, node_name=f"sweep@{name}", concurrency=slots, handler=supervisor.handle)
     _log.info("Worker %s: %d slots, %g cores, queues %s, runtimes %s.", name, slots, info.cpus, ", ".join(info.queues), ", ".join(runtimes))
     return supervisor

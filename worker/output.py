@@ -14,15 +14,24 @@ from msgspec import Struct
 from tracking.records import ClaimedRun, Launch, LogChunk, MetricPoint
 from tracking.store import Fence, Store
 from worker.collect import CollectState, MetricTail, StdoutCollector
-from worker.logs import FollowState, OutputFollower, last_error_line
+from worker.logs import FollowState, OutputFollower, last_error_line, read_from
 from worker.runtimes.base import STDOUT
 
 _STATE = "output.json"
 
 
 class _State(Struct, frozen=True):
+    """Where an earlier life of the worker left off.
+
+    Attributes:
+        until: what lies between `collect` and this byte of the stream was perhaps sent already, as of `time_ms`. Sent again with
+            the same time it is an exact repetition, which no reader sees (D6).
+    """
+
     follow: FollowState = FollowState()
     collect: CollectState = CollectState()
+    until: int = 0
+    time_ms: int = 0
 
 
 class Output:
@@ -38,10 +47,11 @@ class Output:
         self._folder = folder
         self._follower = OutputFollower(folder, max_bytes, state.follow)
         self._collector = StdoutCollector(launch.collect, launch.metric_keys, state.collect)
-        self._tail = MetricTail(folder / STDOUT, self._collector)
         self._chunks: list[LogChunk] = []
-        self._points: list[MetricPoint] = []
+        self._points: list[MetricPoint] = self._read_again(state)
+        self._tail = MetricTail(folder / STDOUT, self._collector)
         self._lock = threading.Lock()
+        self._is_read = False
         self._is_whole = False
 
     @classmethod
@@ -63,35 +73,52 @@ class Output:
         with self._lock:
             if self._is_whole:
                 return
-            self._read(is_final=is_final)
-            sent = bool(self._chunks or self._points)
-            if self._chunks:
-                store.logs.append(claimed.run_id, claimed.attempt, self._chunks)
-                self._chunks = []
-            if self._points:
-                store.metrics.log(claimed.run_id, self._points, Fence(claimed.run_id, claimed.attempt))
-                self._points = []
-            self._is_whole = is_final
-            if sent and not is_final:
-                self._save()
+            # While something waits to be committed nothing more is read: memory stays bounded.
+            self._send(store, claimed)
+            if not self._is_read:
+                self._read(is_final=is_final)
+                self._is_read = is_final
+                self._send(store, claimed)
+            self._is_whole = self._is_read
 
     def last_error_line(self) -> str:
         """The last line of its error output that says something."""
         return last_error_line(self._folder)
 
+    def _send(self, store: Store, claimed: ClaimedRun) -> None:
+        if not self._chunks and not self._points:
+            return
+        if self._chunks:
+            store.logs.append(claimed.run_id, claimed.attempt, self._chunks)
+            self._chunks = []
+        if self._points:
+            store.metrics.log(claimed.run_id, self._points, Fence(claimed.run_id, claimed.attempt))
+            self._points = []
+        if not self._is_read:
+            self._save(_State(self._follower.state(), self._collector.state()))
+
     def _read(self, *, is_final: bool) -> None:
         now_ms = time.time_ns() // 1_000_000
+        follow, collect = self._follower.state(), self._collector.state()
         if is_final:
-            self._chunks += self._follower.finish()
-            self._points += self._tail.finish(now_ms)
-        elif not self._chunks and not self._points:
-            # While something waits to be committed nothing more is read: memory stays bounded.
-            self._chunks += self._follower.poll()
-            self._points += self._tail.poll(now_ms)
+            self._chunks, self._points = self._follower.finish(), self._tail.finish(now_ms)
+        else:
+            self._chunks, self._points = self._follower.poll(), self._tail.poll(now_ms)
+        if self._points:
+            self._save(_State(follow, collect, self._collector.offset, now_ms))
 
-    def _save(self) -> None:
+    def _read_again(self, state: _State) -> list[MetricPoint]:
+        """The points that were being sent when the worker died."""
+        wanted = state.until - state.collect.offset
+        if wanted <= 0:
+            return []
+        data = read_from(self._folder / STDOUT, state.collect.offset, wanted)
+        # The last line of an ended attempt may lack its end, which was counted all the same.
+        return self._collector.feed(data if len(data) == wanted else data + b"\n", state.time_ms)
+
+    def _save(self, state: _State) -> None:
         fresh = self._folder / f"{_STATE}.new"
-        # A full disk costs no more than pieces sent again after a restart, which the record drops.
+        # A full disk costs no more than pieces sent again after a restart.
         with contextlib.suppress(OSError):
-            fresh.write_bytes(msgspec.json.encode(_State(self._follower.state(), self._collector.state())))
+            fresh.write_bytes(msgspec.json.encode(state))
             fresh.replace(self._folder / _STATE)

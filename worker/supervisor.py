@@ -7,7 +7,7 @@ stops what is no longer its own. Threads: one that renews, one that ships output
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
@@ -20,6 +20,7 @@ from tracking.states import Cause
 from tracking.store import Store
 from worker.attempt import Work
 from worker.celery_app import Released, RunFailed, Window
+from worker.errors import WorkerError
 from worker.runtimes.base import Runtime
 from worker.slots import Slots
 from worker.surroundings import Surroundings
@@ -47,8 +48,17 @@ class Supervisor:
         ingest: Store,
         surroundings: Surroundings,
         runtimes: Mapping[str, Runtime],
+        connect_engine: Callable[[], Runtime],
         has_broker: bool,
     ) -> None:
+        """Make it; `run` begins.
+
+        Args:
+            store: for claims, renewals and reports.
+            ingest: for what attempts print, so that nothing of the former waits behind it.
+            runtimes: `process`, and `docker` where there is a container engine.
+            connect_engine: makes the latter, should an attempt be found that needs it; raises EngineAway.
+        """
         self.settings = settings
         self.store = store
         self.ingest = ingest
@@ -57,7 +67,8 @@ class Supervisor:
         self.host_incarnation = info.host_incarnation
         self.window: Window
         self._info = info
-        self._runtimes = runtimes
+        self._runtimes = dict(runtimes)
+        self._connect_engine = connect_engine
         self._has_broker = has_broker
         self._works: dict[str, Work] = {}
         self._lock = threading.Lock()
@@ -97,13 +108,23 @@ class Supervisor:
     def wake_scheduler(self) -> None:
         """Tell the scheduler that something ended. Its poll finds out anyway."""
         try:
-            self.store.wake()
+            # Not on the claims' connection: the next one is in a hurry.
+            self.ingest.wake()
         except DatabaseAway as error:
             _log.debug("The scheduler was not woken: %s", error)
 
     def runtime_of(self, claimed: ClaimedRun) -> Runtime:
-        """What runs it: a container where the run asks for an image, else a process."""
-        return self._runtimes["docker" if claimed.launch.resources.image else "process"]
+        """What runs it: a container where the run asks for an image, else a process.
+
+        Raises:
+            EngineAway: there was no container engine when the worker started, and there still is none.
+        """
+        if not claimed.launch.resources.image:
+            return self._runtimes["process"]
+        with self._lock:
+            if "docker" not in self._runtimes:
+                self._runtimes["docker"] = self._connect_engine()
+            return self._runtimes["docker"]
 
     def forget(self, work: Work) -> None:
         """An attempt is over here."""
@@ -122,6 +143,8 @@ class Supervisor:
         """
         work = self._take(run_id, placement, announced=True)
         if work is None:
+            if self.is_stopping:
+                raise Released
             return "known already"
         work.done.wait()
         if work.released and work.outcome is None:
@@ -195,14 +218,31 @@ class Supervisor:
             with self._lock:
                 works = [(self._works.setdefault(c.run_id, Work(self, c.run_id, c.placement, announced=False)), c) for c in ours]
             owned = {(claimed.run_id, claimed.attempt) for claimed in ours}
-            for runtime in self._runtimes.values():
-                for run_id, attempt in runtime.sweep_orphans(owned):
-                    _log.warning("Ended attempt %d of run %s, which was no longer ours.", attempt, run_id)
+            self._end_orphans(owned)
             for work, claimed in works:
                 work.adopt(claimed)
             self.wake_scheduler()
+            self._remove_folders(owned)
             return True
         return False
+
+    def _end_orphans(self, owned: set[tuple[str, int]]) -> None:
+        for runtime in list(self._runtimes.values()):
+            try:
+                for run_id, attempt in runtime.sweep_orphans(owned):
+                    _log.warning("Ended attempt %d of run %s, which was no longer ours.", attempt, run_id)
+            except WorkerError as error:
+                _log.warning("What this worker no longer owns could not be looked for: %s", error)
+
+    def _remove_folders(self, owned: set[tuple[str, int]]) -> None:
+        """Of attempts that ended while nobody could tidy up."""
+        known = {work.run_id for work in self._current()}
+        folders = self.surroundings.folders
+        for run_id, attempt in [key for key, _ in folders.attempts() if key not in owned and key[0] not in known]:
+            try:
+                folders.remove(run_id, attempt)
+            except OSError as error:
+                _log.warning("The folder of attempt %d of run %s can't be removed: %s", attempt, run_id, error)
 
     def _renew(self) -> None:
         try:
@@ -285,7 +325,7 @@ class Supervisor:
             self.store.wake()
         except DatabaseAway as error:
             _log.warning("The session could not be closed and will be found silent: %s", error)
-        for runtime in self._runtimes.values():
+        for runtime in list(self._runtimes.values()):
             runtime.close()
         n_running = sum(work.outcome is None and work.phase == "running" for work in works)
         _log.info("Worker stopped; %d attempts run on and are adopted at the next start.", n_running)

@@ -1,5 +1,6 @@
 """What an attempt finds around it: its folder with the code, its Python environment, its variables."""
 
+import http.client
 import json
 import os
 import shutil
@@ -85,12 +86,16 @@ class Surroundings:
         try:
             with urllib.request.urlopen(request, timeout=_FETCH_S) as answer, target.open("wb") as out:  # noqa: S310 -- as above
                 shutil.copyfileobj(answer, out, 1 << 20)
+                n_bytes, n_promised = out.tell(), int(answer.headers.get("Content-Length", 0))
         except urllib.error.HTTPError as error:
             if error.code == 404:
                 raise CodeBroken(f"The server has no snapshot {digest[:12]}.") from error
             raise LaunchFailed(f"The server answered {error.code} when asked for snapshot {digest[:12]}.") from error
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             raise LaunchFailed(f"Snapshot {digest[:12]} could not be fetched from {self._server}: {error}") from error
+        if n_bytes < n_promised:
+            # The library takes a connection that breaks off for the end; the digest would then blame the code.
+            raise LaunchFailed(f"Snapshot {digest[:12]} broke off after {n_bytes} of {n_promised} bytes.")
 
 
 def trial_variables(claimed: ClaimedRun, *, token: str, server: str, params_file: str, client_folder: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import pytest
 
 from sweeps.api.shapes import TrialAnswer
-from tests.support.cluster import Cluster, Role
+from tests.support.cluster import Cluster, Role, stopped_afterwards
 from tests.support.projects import SHELL, write_project
 from tests.support.services import RedisServer, wait_until
 
@@ -69,18 +69,15 @@ def site(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> 
     redis = RedisServer(folder)
     redis.start()
     environ = {"SWEEP_RENEW_S": "1", "SWEEP_WATCH_S": "0.2", "SWEEP_LEADER_LEASE_S": "2", "SWEEP_CLAIM_TIMEOUT_S": "3"}
-    cluster = Cluster(folder, module_database_url, redis.url, environ)
     try:
-        cluster.start(workers=())
-        start_worker(cluster, "w1")
-        start_worker(cluster, "w2")
-        cluster.wait_for_workers("w1", "w2")
-        yield Site(cluster, redis, folder)
+        with stopped_afterwards(Cluster(folder, module_database_url, redis.url, environ)) as cluster:
+            for name in ("w1", "w2"):
+                start_worker(cluster, name)
+            cluster.start(workers=())
+            cluster.wait_for_workers("w1", "w2")
+            yield Site(cluster, redis, folder)
     finally:
-        cluster.stop()
         redis.stop()
-        # Shown by pytest when a test failed.
-        print(cluster.logs())  # noqa: T201
 
 
 def start_worker(cluster: Cluster, name: str) -> Role:
@@ -107,7 +104,9 @@ def test_cluster_sweep_from_submission_to_registered_model(site: Site) -> None:
     assert listed.keys() >= {"schema", "sweep_id", "metric", "goal", "trials"}
     keys = {"number", "run_id", "state", "run_state", "cause", "value", "params", "attempts", "duration_s"}
     assert all(trial.keys() >= keys for trial in listed["trials"])
-    assert [(trial["number"], trial["value"]) for trial in listed["trials"]] == [(n, float((trial["params"]["x"] - 2) ** 2)) for n, trial in enumerate(listed["trials"])]
+    assert [(trial["number"], trial["value"]) for trial in listed["trials"]] == [
+        (n, float((trial["params"]["x"] - 2) ** 2)) for n, trial in enumerate(listed["trials"])
+    ]
 
     best = cluster.sweep_json("best", submitted["sweep_id"])
     assert best.keys() >= {"schema", "sweep_id", "number", "run_id", "metric", "goal", "value", "params"}
@@ -153,7 +152,7 @@ def test_cluster_queue_decides_who_runs_and_priority_who_is_first(site: Site, tm
     assert {attempt.worker_name for sweep_id in (blocker, later, sooner) for attempt in site.attempts(sweep_id)} == {"w2"}
 
 
-def run_steps(site: Site, meeting: Path, at_first: Callable[[], None], at_second: Callable[[], None]) -> None:
+def run_steps(site: Site, meeting: Path, at_first: Callable[[], object], at_second: Callable[[], object]) -> None:
     """Run trials that fill both workers; do something at a third of them and something at two thirds; nothing may be missing.
 
     Between the two the trials go on, alone if need be.
@@ -188,13 +187,13 @@ def test_cluster_worker_goes_and_comes_back_to_its_runs(site: Site, tmp_path: Pa
         start_worker(site.cluster, "w1")
         site.cluster.wait_for_workers("w1")
 
-    run_steps(site, tmp_path, lambda: [end(ours)] and None, at_second)
+    run_steps(site, tmp_path, lambda: end(ours), at_second)
     assert ours.process.returncode == (0 if end is Role.stop else -9)
 
 
 def test_cluster_server_goes_and_comes_back_while_trials_log(site: Site, tmp_path: Path) -> None:
     """What `sweep_client` had to say meanwhile was kept and arrives."""
-    run_steps(site, tmp_path, site.cluster.role("server").kill, lambda: site.cluster.start_server() and None)
+    run_steps(site, tmp_path, site.cluster.role("server").kill, site.cluster.start_server)
 
 
 def noop(site: Site, ledger: Path, count: int) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from sweeps.api.shapes import TrialAnswer
-from tests.support.cluster import Cluster
+from tests.support.cluster import Cluster, stopped_afterwards
 from tests.support.projects import write_project
 from tests.support.services import wait_until
 
@@ -26,7 +26,8 @@ limits = [path.read_text().strip() for path in map(pathlib.Path, ("/sys/fs/cgrou
 pathlib.Path("written").write_text("by a container")
 print(json.dumps({
     "host": socket.gethostname(), "memory": limits, "status": {key: value.strip() for key, value in status.items()},
-    "cwd": os.getcwd(), "environ": dict(os.environ), "socket": os.path.exists("/var/run/docker.sock"), "pids": len([p for p in os.listdir("/proc") if p.isdigit()]),
+    "cwd": os.getcwd(), "environ": dict(os.environ), "socket": os.path.exists("/var/run/docker.sock"),
+    "pids": len([p for p in os.listdir("/proc") if p.isdigit()]),
 }))
 """
 
@@ -65,13 +66,9 @@ class Site:
 def site(module_database_url: str, tmp_path_factory: pytest.TempPathFactory, docker_engine: "DockerClient", base_image: str) -> Iterator[Site]:
     """One worker with two slots, without a broker, whose own environment holds a secret."""
     folder = tmp_path_factory.mktemp("containers")
-    cluster = Cluster(folder, module_database_url, "none", {"SWEEP_STOP_GRACE_S": "1", "SWEEP_WATCH_S": "0.2", "PGPASSWORD": SECRET, "MY_OWN": SECRET})
-    try:
+    environ = {"SWEEP_STOP_GRACE_S": "1", "SWEEP_WATCH_S": "0.2", "PGPASSWORD": SECRET, "MY_OWN": SECRET}
+    with stopped_afterwards(Cluster(folder, module_database_url, "none", environ)) as cluster:
         yield Site(cluster.start(worker_arguments=("--slots", "2")), docker_engine, base_image, folder)
-    finally:
-        cluster.stop()
-        # Shown by pytest when a test failed.
-        print(cluster.logs())  # noqa: T201
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from tests.support.cluster import Cluster
+from tests.support.cluster import Cluster, stopped_afterwards
 
 EXAMPLES: Final = Path(__file__).resolve().parents[2] / "examples"
 
@@ -22,13 +22,8 @@ pytestmark = pytest.mark.timeout(420)
 @pytest.fixture(scope="module")
 def cluster(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """One server, one scheduler, one worker of two slots, no broker; examples that ask for the same environment share it."""
-    made = Cluster(tmp_path_factory.mktemp("examples"), module_database_url, "none")
-    try:
+    with stopped_afterwards(Cluster(tmp_path_factory.mktemp("examples"), module_database_url, "none")) as made:
         yield made.start(worker_arguments=("--slots", "2"))
-    finally:
-        made.stop()
-        # Shown by pytest when a test failed.
-        print(made.logs())  # noqa: T201
 
 
 def run_example(cluster: Cluster, name: str, *arguments: str) -> list[dict[str, Any]]:

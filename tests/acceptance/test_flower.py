@@ -1,150 +1,70 @@
-"""Flower in a real browser, over Redis: which workers there are, what they run under which id, what has ended.
+"""Flower in a real browser, over Redis and a cluster of real processes: which workers there are, what they run under which id, what has ended."""
 
-The workers here are windows whose runs end when the test says so; `Cluster` is all that the tests ask of them.
-"""
-
-import os
 import re
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.error import HTTPError, URLError
+from typing import TYPE_CHECKING, Final
+from urllib.error import HTTPError
 
 import pytest
 
-from scheduler.dispatch import CeleryDispatcher
-from tests.support.services import free_port, stop_process, wait_until
-from tracking.broker import broker_config, flower_argv, flower_environ
-from tracking.settings import Settings
+from tests.support.cluster import Cluster, stopped_afterwards
+from tests.support.projects import SHELL, write_project
+from tests.support.services import RedisServer, wait_until
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
-WORKER = """
-import sys, threading, time
-from pathlib import Path
-from tracking.settings import Settings
-from worker.celery_app import RunFailed, make_window
-
-url, home, name = sys.argv[1:]
-def handler(run_id, placement):
-    told = Path(home) / run_id
-    while not told.exists():
-        time.sleep(0.02)
-    if told.read_text() == "failed":
-        raise RunFailed("exit status 3")
-    return told.read_text()
-window = make_window(Settings(home=Path(home), broker_url=url), celery_queue="worker." + name, node_name="sweep@" + name, concurrency=2, handler=handler)
-window.start()
-if name == "one":
-    window.publish_started("adopted", 2)
-print("started", flush=True)
-sys.stdin.read()
-window.stop(1.0)
-"""
-
-
-class Cluster:
-    """Two workers that run what they are told to, for as long as they are told to."""
-
-    worker_names = ("sweep@one", "sweep@two")
-
-    def __init__(self, redis_url: str, home: Path) -> None:
-        self._home = home
-        self._workers: list[subprocess.Popen[bytes]] = []
-        self._redis_url = redis_url
-        self._dispatcher = CeleryDispatcher(broker_config(redis_url, home))
-
-    def start(self) -> None:
-        """Start both workers; the first has adopted a run, `adopted`, in its second placement."""
-        for name in ("one", "two"):
-            command = [sys.executable, "-c", WORKER, self._redis_url, str(self._home), name]
-            self._workers.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL))
-
-    def run(self, run_id: str, worker: str) -> str:
-        """Begin a run; the id of its Celery task."""
-        self._dispatcher.send(run_id, 1, f"worker.{worker}", 120.0)
-        return f"{run_id}.1"
-
-    def finish(self, run_id: str, outcome: str) -> None:
-        """End a run."""
-        draft = self._home / f"{run_id}.draft"
-        draft.write_text(outcome)
-        draft.rename(self._home / run_id)
-
-    def stop(self) -> None:
-        """Stop everything."""
-        self._dispatcher.close()
-        for process in self._workers:
-            assert process.stdin is not None
-            process.stdin.close()
-            stop_process(process)
+WORKERS: Final = ("one", "two")
+# Ends when a file with its exit status appears.
+PROGRAM: Final = 'until [ -e "$MEETING/$SWEEP_TRIAL" ]; do sleep 0.05; done\nexit "$(cat "$MEETING/$SWEEP_TRIAL")"\n'
 
 
 class Flower:
-    """Flower, started as `sweep flower` starts it."""
+    """Flower's pages in a browser."""
 
-    def __init__(self, redis_url: str, folder: Path) -> None:
-        self._settings = Settings(home=folder, broker_url=redis_url)
-        self._folder = folder
-        self._port = free_port()
-        self.url = f"http://127.0.0.1:{self._port}"
+    def __init__(self, url: str, browser: "Chrome") -> None:
+        self.url = url
+        self._browser = browser
 
-    def start(self) -> None:
-        """Start it, and wait until it answers."""
-        environ = {**os.environ, **flower_environ(self._settings)}
-        with (self._folder / "flower.log").open("wb") as log:
-            self._process = subprocess.Popen(flower_argv(self._settings, port=self._port), env=environ, cwd=self._folder, stdout=log, stderr=log)
-        wait_until(self._answers, f"Flower answers: {self._folder / 'flower.log'}")
-
-    def stop(self) -> None:
-        """Stop it."""
-        stop_process(self._process)
-
-    def show(self, browser: "Chrome", page: str, *texts: str) -> str:
+    def show(self, page: str, *texts: str) -> str:
         """Open a page, again and again until every text is on it; all that is on it."""
+        shown = ""
 
-        def shown() -> str:
-            body: str = browser.find_element("tag name", "body").text
-            return body
+        def shows_all() -> bool:
+            nonlocal shown
+            shown = self._open(page)
+            return all(text in shown for text in texts)
 
-        def has_all() -> bool:
-            browser.get(f"{self.url}{page}")
-            browser.implicitly_wait(2)
-            browser.find_elements("css selector", "tbody tr td + td")  # tables are filled by a script
-            return all(text in shown() for text in texts)
+        wait_until(shows_all, f"{page} shows {texts}", interval_s=0.3)
+        return shown
 
-        wait_until(has_all, f"{page} shows {texts}", interval_s=0.3)
-        return shown()
+    def save_picture(self, file: Path) -> None:
+        """Of what is shown just now."""
+        self._browser.save_screenshot(str(file))
 
-    def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.url}/healthcheck", timeout=5) as answer:  # noqa: S310  # our own URL
-                return bool(answer.status == 200)
-        except (URLError, ConnectionError):
-            return False
-
-
-@pytest.fixture
-def flower(redis_url: str, tmp_path: Path) -> Iterator[Flower]:
-    """A running Flower."""
-    made = Flower(redis_url, tmp_path)
-    made.start()
-    yield made
-    made.stop()
+    def _open(self, page: str) -> str:
+        self._browser.get(f"{self.url}{page}")
+        if not page.startswith("/task/"):
+            self._browser.implicitly_wait(2)
+            self._browser.find_elements("css selector", "tbody tr td + td")  # lists are filled by a script
+        text: str = self._browser.find_element("tag name", "body").text
+        return text
 
 
-@pytest.fixture
-def cluster(redis_url: str, tmp_path: Path) -> Iterator[Cluster]:
-    """The workers to be watched."""
-    home = tmp_path / "home"
-    home.mkdir()
-    made = Cluster(redis_url, home)
-    yield made
-    made.stop()
+@pytest.fixture(scope="module")
+def cluster(module_database_url: str, redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Two workers of two slots."""
+    assert redis_server.command(b"FLUSHALL").startswith(b"+OK")
+    with stopped_afterwards(Cluster(tmp_path_factory.mktemp("flower"), module_database_url, redis_server.url)) as made:
+        yield made.start(workers=WORKERS, worker_arguments=("--slots", "2"))
+
+
+@pytest.fixture(scope="module")
+def flower(cluster: Cluster, browser: "Chrome") -> Flower:
+    """As `sweep flower` starts it."""
+    return Flower(cluster.start_flower(), browser)
 
 
 def states(page: str) -> dict[str, str]:
@@ -152,33 +72,51 @@ def states(page: str) -> dict[str, str]:
     return dict(re.findall(r"^(\w+\.\d+) ([A-Z]+)\b", page, re.MULTILINE))
 
 
-def test_flower_shows_workers_and_what_they_run(browser: "Chrome", flower: Flower, cluster: Cluster, tmp_path: Path) -> None:
-    """Both workers, every running task under its run's id, and how each ended."""
-    cluster.start()
-    tasks = {run_id: cluster.run(run_id, worker) for run_id, worker in (("aaa111", "one"), ("bbb222", "two"), ("ccc333", "two"))}
-    flower.show(browser, "/workers", *cluster.worker_names, "Online")
-    browser.save_screenshot(str(tmp_path / "workers.png"))
+def test_flower_shows_workers_and_what_they_run(cluster: Cluster, flower: Flower, tmp_path: Path) -> None:
+    """Both workers, every running trial under its run's id, and how each ended: also of those that a restarted worker took up."""
+    flower.show("/workers", *(f"sweep@{name}" for name in WORKERS), "Online")
+    flower.save_picture(tmp_path / "workers.png")
 
-    page = flower.show(browser, "/tasks", *tasks.values(), "adopted.2")
-    assert states(page) == dict.fromkeys([*tasks.values(), "adopted.2"], "STARTED")
-    browser.save_screenshot(str(tmp_path / "running.png"))
+    file = write_project(tmp_path / "project", PROGRAM, command=SHELL, env={"MEETING": str(tmp_path)}, limits={"trials": 4})
+    sweep_id = cluster.submit(file)
+    trials = cluster.wait_for_running(sweep_id, 4)
+    attempts = cluster.query("SELECT * FROM audit_attempts WHERE sweep_id = %(id)s ORDER BY trial_number", id=sweep_id)
+    tasks = [f"{attempt.run_id}.{attempt.placement}" for attempt in attempts]
+    assert [trial["run_id"] for trial in trials] == [attempt.run_id for attempt in attempts]
+    assert states(flower.show("/tasks", *tasks)) == dict.fromkeys(tasks, "STARTED")
+    flower.save_picture(tmp_path / "running.png")
 
-    cluster.finish("aaa111", "finished")
-    cluster.finish("bbb222", "failed")
-    page = flower.show(browser, "/tasks", "aaa111.1 SUCCESS", "bbb222.1 FAILURE")
-    assert states(page) == {"aaa111.1": "SUCCESS", "bbb222.1": "FAILURE", "ccc333.1": "STARTED", "adopted.2": "STARTED"}
-    browser.save_screenshot(str(tmp_path / "ended.png"))
-
-    page = flower.show(browser, "/task/bbb222.1", "sweep.run", "FAILURE", "exit status 3")
+    finish(tmp_path, 0, 0)
+    finish(tmp_path, 1, 3)
+    page = flower.show("/tasks", f"{tasks[0]} SUCCESS", f"{tasks[1]} FAILURE")
+    assert states(page) == dict(zip(tasks, ("SUCCESS", "FAILURE", "STARTED", "STARTED"), strict=True))
+    flower.save_picture(tmp_path / "ended.png")
+    page = flower.show(f"/task/{tasks[1]}", "sweep.run", "FAILURE", "exit status 3")
     assert "Traceback" not in page
-    flower.show(browser, "/task/aaa111.1", "SUCCESS", "('aaa111', 1)", "finished", "sweep@one")
-    flower.show(browser, "/worker/sweep@one", "sweep@one", "WindowPool")
-    browser.save_screenshot(str(tmp_path / "worker.png"))
+    flower.show(f"/task/{tasks[0]}", "SUCCESS", repr((attempts[0].run_id, attempts[0].placement)), "completed", f"sweep@{attempts[0].worker_name}")
+    flower.show(f"/worker/sweep@{WORKERS[0]}", f"sweep@{WORKERS[0]}", "WindowPool")
+    flower.save_picture(tmp_path / "worker.png")
+
+    for name in WORKERS:
+        cluster.role(name).kill()
+        cluster.start_worker(name, "--slots", "2", is_awaited=False)
+    cluster.wait_for_workers(*WORKERS)
+    finish(tmp_path, 2, 0)
+    finish(tmp_path, 3, 4)
+    cluster.wait_for_end(sweep_id)
+    flower.show("/tasks", f"{tasks[2]} SUCCESS", f"{tasks[3]} FAILURE")
+    flower.show(f"/task/{tasks[3]}", "FAILURE", "exit status 4")
 
 
-def test_flower_is_a_window_only(flower: Flower, cluster: Cluster) -> None:
+def finish(meeting: Path, number: int, exit_status: int) -> None:
+    """End a trial."""
+    draft = meeting / f"{number}.draft"
+    draft.write_text(str(exit_status))
+    draft.rename(meeting / str(number))
+
+
+def test_flower_is_a_window_only(flower: Flower) -> None:
     """Nobody can revoke a run or stop a worker through it."""
-    cluster.start()
     for path in ("/api/task/revoke/aaa111.1?terminate=true", "/api/worker/shutdown/sweep@one", "/api/worker/pool/shrink/sweep@one"):
         request = urllib.request.Request(f"{flower.url}{path}", method="POST", data=b"")  # noqa: S310  # our own URL
         with pytest.raises(HTTPError) as caught:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import pytest
 
 from sweeps.api.shapes import TrialAnswer
-from tests.support.cluster import Cluster
+from tests.support.cluster import Cluster, stopped_afterwards
 from tests.support.projects import SHELL, write_project
 from tests.support.services import wait_until
 
@@ -60,13 +60,8 @@ def site(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> 
     """One worker with four slots, without a broker, that gives a trial one second to end; its environment holds secrets."""
     folder = tmp_path_factory.mktemp("run-ends")
     secrets = {"CELERY_BROKER_URL": f"redis://:{SECRET}@nowhere", "PGPASSWORD": SECRET, "SWEEP_TOKEN": SECRET, "MLFLOW_TRACKING_PASSWORD": SECRET}
-    cluster = Cluster(folder, module_database_url, "none", {"SWEEP_STOP_GRACE_S": "1", "SWEEP_WATCH_S": "0.2", **secrets})
-    try:
+    with stopped_afterwards(Cluster(folder, module_database_url, "none", {"SWEEP_STOP_GRACE_S": "1", "SWEEP_WATCH_S": "0.2", **secrets})) as cluster:
         yield Site(cluster.start(worker_arguments=("--slots", "4")), folder)
-    finally:
-        cluster.stop()
-        # Shown by pytest when a test failed.
-        print(cluster.logs())  # noqa: T201
 
 
 def cause(trial: TrialAnswer) -> tuple[str, str | None]:

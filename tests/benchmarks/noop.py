@@ -141,4 +141,3 @@ def _ray() -> Figure:
         return Figure(what, "", f"did not run: {(done.stderr.strip().splitlines() or ['no word'])[-1][:60]}")
     rate = float(done.stdout.strip().splitlines()[-1])
     return Figure(what, "see above", f"Ray Tune: {rate:.2f} /s", values={"ray_per_s": rate})
-

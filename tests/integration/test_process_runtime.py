@@ -226,6 +226,16 @@ def test_process_starts_from_many_threads(runtime: ProcessRuntime, tmp_path: Pat
     assert statuses == {number: number for number in range(24)}
 
 
+def test_process_stop_is_not_missed_when_it_comes_at_once(runtime: ProcessRuntime, tmp_path: Path) -> None:
+    """A stop that overtakes the fork of the shim still stops the command: the interpreter drops signals in that moment."""
+    handles = [runtime.start(make_spec(tmp_path, *SLEEP_FOREVER)) for _ in range(2)]
+    for _ in range(60):
+        handles.append(runtime.start(make_spec(tmp_path, *SLEEP_FOREVER)))
+        handles[-1].stop("cancel")
+    assert {outcome_of(finish(handle)).cause for handle in handles[2:]} == {Cause.CANCELLED}
+    assert [handle.wait(0) for handle in handles[:2]] == [None, None]
+
+
 def test_process_waits_without_pidfd(runtime: ProcessRuntime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the kernel can't announce an end, it is found by looking."""
     monkeypatch.setattr("worker.runtimes.process._HAS_PIDFD", False)

@@ -453,7 +453,7 @@ WRITES: dict[str, Any] = {
     "params": lambda store, run_id, fence: store.runs.log_params(run_id, {"p": "1"}, fence),
     "tags": lambda store, run_id, fence: store.runs.set_tags(run_id, {"t": "1"}, fence),
     "status": lambda store, run_id, fence: store.runs.update(run_id, status="FINISHED", fence=fence),
-    "child": lambda store, run_id, fence: store.runs.create_external("0", fence=fence),
+    "child": lambda store, _, fence: store.runs.create_external("0", fence=fence),
 }
 
 

@@ -52,9 +52,7 @@ def test_metrics_keys_may_hold_any_character_either_way_in(hands: Hands) -> None
         assert all(len(hands.store.metrics.history(run_id, key)[0]) == repeats for key in keys)
 
 
-@pytest.mark.parametrize(
-    "point", [MetricPoint("a\0b", 1.0), MetricPoint("a\ud800", 1.0), MetricPoint("a", 1.0, 2**63), MetricPoint("a", 1.0, 0, -(2**63) - 1)]
-)
+@pytest.mark.parametrize("point", [MetricPoint("a\0b", 1.0), MetricPoint("a\ud800", 1.0), MetricPoint("a", 1.0, 2**63), MetricPoint("a", 1.0, 0, -(2**63) - 1)])
 @pytest.mark.parametrize("n_others", [0, N_COPIED], ids=["insert", "copy"])
 def test_metrics_that_cannot_be_stored_are_refused_by_name(hands: Hands, point: MetricPoint, n_others: int) -> None:
     """NUL, half a surrogate, a step beyond 64 bits: refused, nothing of the batch is kept, and the connection is good."""
@@ -100,7 +98,7 @@ def test_metrics_history_is_paged(hands: Hands) -> None:
     """Pages join to the whole, without gaps and repeats, duplicates not counted."""
     run_id = external(hands)
     points = [MetricPoint("m", float(step), step, step) for step in range(25)]
-    random.Random(1).shuffle(points)
+    random.Random(1).shuffle(points)  # noqa: S311 -- a test's dice
     hands.store.metrics.log(run_id, points + points)
     got, token, sizes = [], "", []
     while True:
@@ -185,7 +183,9 @@ def test_params_same_value_again_is_no_change(hands: Hands, old: str, new: str) 
     assert hands.store.runs.data(run_id).params == {"p": old}
 
 
-@pytest.mark.parametrize("old, new", [("1", "2"), ("1", "True"), ("nan", "1"), ("x", "X"), ("1", "1.0000001"), ("9007199254740993", "9007199254740992"), ("", "0")])
+@pytest.mark.parametrize(
+    "old, new", [("1", "2"), ("1", "True"), ("nan", "1"), ("x", "X"), ("1", "1.0000001"), ("9007199254740993", "9007199254740992"), ("", "0")]
+)
 def test_params_other_value_is_refused(hands: Hands, old: str, new: str) -> None:
     """A parameter is said once; the refusal names key and both values."""
     run_id = external(hands)

@@ -133,7 +133,7 @@ def test_overdue_at_once_when_the_worker_went_away(hands: Hands, gone: str) -> N
     sweep = hands.sweep(2)
     hands.start(sweep, 0, worker)
     ahead = hands.place(hands.run_id(sweep, 1), worker)
-    hands.change(f"UPDATE sessions SET {gone} WHERE session_id = %(id)s", id=worker.session_id)
+    hands.change(f"UPDATE sessions SET {gone} WHERE session_id = %(id)s", id=worker.session_id)  # noqa: S608 -- the cases above
     assert ahead.run_id in take_back(hands)
 
 
@@ -343,13 +343,13 @@ DUE = DueVerdict("r", 1, "s", 0, "w", "lost", "", 0, cancel=False, prune=False)
 WRITES: dict[str, Callable[[Store, int, Any], object]] = {
     "create": lambda store, epoch, sweep: store.trials.create(epoch, sweep, [NewTrial(9, {}, (), seed=0)]),
     "conclude": lambda store, epoch, sweep: store.trials.conclude(epoch, sweep.sweep_id),
-    "place": lambda store, epoch, sweep: store.queue.place(epoch, [Placement("r", "s", "w")]),
-    "take_back_overdue": lambda store, epoch, sweep: store.queue.take_back_overdue(epoch, 15),
-    "requeue": lambda store, epoch, sweep: store.queue.requeue(epoch, DUE, delay_s=0, machinery=True, detail=""),
-    "fail": lambda store, epoch, sweep: store.queue.fail(epoch, DUE),
-    "cancel_verdict": lambda store, epoch, sweep: store.queue.cancel_verdict(epoch, DUE),
-    "lose_silent": lambda store, epoch, sweep: store.sessions.lose_silent(epoch, 900),
-    "note_fault": lambda store, epoch, sweep: store.sessions.note_fault(epoch, "w", "r", limit=3, reason=""),
+    "place": lambda store, epoch, _: store.queue.place(epoch, [Placement("r", "s", "w")]),
+    "take_back_overdue": lambda store, epoch, _: store.queue.take_back_overdue(epoch, 15),
+    "requeue": lambda store, epoch, _: store.queue.requeue(epoch, DUE, delay_s=0, machinery=True, detail=""),
+    "fail": lambda store, epoch, _: store.queue.fail(epoch, DUE),
+    "cancel_verdict": lambda store, epoch, _: store.queue.cancel_verdict(epoch, DUE),
+    "lose_silent": lambda store, epoch, _: store.sessions.lose_silent(epoch, 900),
+    "note_fault": lambda store, epoch, _: store.sessions.note_fault(epoch, "w", "r", limit=3, reason=""),
     "break_off": lambda store, epoch, sweep: store.sweeps.break_off(epoch, sweep.sweep_id, event=SweepEvent.FAIL, cause="over_budget", detail=""),
     "finish": lambda store, epoch, sweep: store.sweeps.finish(epoch, sweep.sweep_id, event=SweepEvent.FINISH, cause="completed", detail=None),
 }

@@ -183,7 +183,10 @@ def test_lost_only_when_silent_for_long_enough(hands: Hands) -> None:
     """A session past its lease keeps its attempts until the longer time is over."""
     session = hands.worker()
     held = hands.start(hands.sweep(), 0, session)
-    hands.change("UPDATE sessions SET lease_until = now() - interval '9 minutes', renewed_at = now() - interval '10 minutes' WHERE session_id = %(id)s", id=session.session_id)
+    hands.change(
+        "UPDATE sessions SET lease_until = now() - interval '9 minutes', renewed_at = now() - interval '10 minutes' WHERE session_id = %(id)s",
+        id=session.session_id,
+    )
     assert session.session_id not in hands.lose()
     assert hands.store.sessions.renew(session.session_id, lease_s=60) is not None
     hands.finish(held)
@@ -233,7 +236,7 @@ def test_lost_nobody_when_the_leader_cannot_tell(hands: Hands, gap: str) -> None
     """A leader that wakes from a gap may ask before it knows of it: the database answers that it is too early (I4)."""
     session = hands.worker()
     hands.start(hands.sweep(), 0, session)
-    hands.change(f"UPDATE leader SET {gap}")
+    hands.change(f"UPDATE leader SET {gap}")  # noqa: S608 -- the cases above
     assert hands.lose(session.session_id) == []
     assert state_of(hands, session.session_id) == "live"
     hands.change("UPDATE leader SET lease_until = now() + interval '1 minute', suspended_until = NULL")
@@ -336,8 +339,15 @@ def pass_time(store: Store, seconds: float) -> None:
         )
 
 
+def vacate(store: Store) -> None:
+    """Free the seat as if somebody had led until just now: the first leader of a record that lay idle suspends expiry."""
+    with store.database.transaction() as tx:
+        tx.execute("UPDATE leader SET lease_until = now() - interval '1 millisecond', suspended_until = NULL")
+
+
 def test_leader_gap_in_ticking_suspends_expiry_for_a_lease(store: Store) -> None:
     """After a gap workers speak first: nothing expires for `suspend_s`, then again (I4)."""
+    vacate(store)
     won = store.leader.acquire("a", lease_s=5, suspend_s=60)
     assert won is not None
     assert not won.expiry_suspended
@@ -361,6 +371,7 @@ def test_leader_gap_in_ticking_suspends_expiry_for_a_lease(store: Store) -> None
 @pytest.mark.parametrize("away_s, suspended", [(2, False), (3600, True)], ids=["handed over", "nobody led for an hour"])
 def test_leader_who_takes_over_suspends_expiry_only_after_a_gap(store: Store, away_s: float, suspended: bool) -> None:
     """A hand-over is no outage; a long vacancy is."""
+    vacate(store)
     first = store.leader.acquire("a", lease_s=5, suspend_s=60)
     assert first is not None
     store.leader.resign("a", first.epoch)

@@ -9,7 +9,9 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -117,6 +119,13 @@ class Cluster:
         if is_awaited:
             self.wait_for_workers(name)
         return role
+
+    def start_flower(self) -> str:
+        """Start Flower and wait until it answers; its address."""
+        port = free_port()
+        role = self._start("flower", "flower", "--port", str(port))
+        self._wait(role, lambda: answers(f"http://127.0.0.1:{port}/healthcheck"), "Flower answers")
+        return f"http://127.0.0.1:{port}"
 
     def wait_for_workers(self, *names: str) -> None:
         """Wait until the live sessions of these workers are known."""
@@ -249,3 +258,28 @@ class Cluster:
                 continue  # it has ended, or is somebody else's
             if where.is_relative_to(self.folder) and int(entry.name) != os.getpid():
                 yield int(entry.name)
+
+
+def answers(url: str) -> bool:
+    """Whether a server says OK there."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310  # a server of our own
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+@contextmanager
+def stopped_afterwards(cluster: Cluster) -> Iterator[Cluster]:
+    """Stop a cluster whatever happens, show what its roles said, and insist that none of them was surprised.
+
+    For fixtures that several tests share.
+    """
+    try:
+        yield cluster
+    finally:
+        cluster.stop()
+        # Shown by pytest when a test failed.
+        print(cluster.logs())  # noqa: T201
+    surprised = [role.name for role in cluster.roles if b"Traceback" in role.log_file.read_bytes()]
+    assert not surprised, f"A traceback means a bug: see the logs of {surprised}."

@@ -61,6 +61,7 @@ _CAUSES: Final[Mapping[Cause, str]] = {
     Cause.CODE: "Its code could not be fetched or unpacked.",
     Cause.LAUNCH: "The worker could not start it.",
     Cause.OVER_BUDGET: "A limit of the sweep file was reached (`limits.time`, `limits.failures`).",
+    Cause.STOPPED: "The sweep was stopped by hand; what ran could end.",
     Cause.SEARCH_FAILED: "The search itself could not go on; the sweep's detail says why.",
 }
 

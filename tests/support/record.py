@@ -55,13 +55,19 @@ class Held:
 
 
 class Hands:
-    """One scheduler's and many workers' hands on a store; each method must succeed."""
+    """One scheduler's and many workers' hands on a store; each method must succeed.
 
-    def __init__(self, store: Store) -> None:
+    Args:
+        leads: whether they are the scheduler's too; beside a real one they are not.
+    """
+
+    def __init__(self, store: Store, *, leads: bool = True) -> None:
         self.store = store
-        leadership = store.leader.acquire("hands", lease_s=LEASE_S, suspend_s=0)
-        assert leadership is not None
-        self.epoch = leadership.epoch
+        self.epoch = -1
+        if leads:
+            leadership = store.leader.acquire("hands", lease_s=LEASE_S, suspend_s=0)
+            assert leadership is not None
+            self.epoch = leadership.epoch
 
     def sql(self, statement: str, **values: Any) -> Sequence[Row[Any]]:
         """Look into the record behind the store's back."""

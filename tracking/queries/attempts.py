@@ -57,7 +57,7 @@ WITH a AS (
     RETURNING run_id, attempt
 )
 SELECT r.sweep_id, r.trial_number, s.metric_name, s.metric_goal, s.metric_from, l.value, l.min_value, l.max_value,
-       r.cancel_requested_at IS NOT NULL AS cancel, r.cause AS asked_cause, r.detail AS asked_detail
+       r.cancel_requested_at IS NOT NULL AS cancel, r.cancel_cause AS asked_cause, r.detail AS asked_detail
   FROM a JOIN runs r ON r.run_id = a.run_id
   LEFT JOIN sweeps s ON s.sweep_id = r.sweep_id
   LEFT JOIN metric_latest l ON l.run_id = r.run_id AND l.key = s.metric_name AND l.attempt = a.attempt

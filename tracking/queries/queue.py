@@ -33,13 +33,19 @@ PLACE: Final = f"""
 WITH v AS (
     SELECT * FROM unnest(%(run_ids)s::text[], %(session_ids)s::text[], %(worker_ids)s::text[], %(gpu_ids)s::text[])
         AS v (run_id, session_id, worker_id, gpu_ids)
+), open_sweeps AS MATERIALIZED (
+    SELECT sweep_id FROM sweeps
+     WHERE state IN ('active', 'stopping') AND sweep_id IN (SELECT runs.sweep_id FROM v JOIN runs ON runs.run_id = v.run_id)
+     ORDER BY sweep_id FOR SHARE
+), locked AS MATERIALIZED (
+    SELECT runs.run_id FROM runs JOIN v ON v.run_id = runs.run_id JOIN open_sweeps ON open_sweeps.sweep_id = runs.sweep_id
+     ORDER BY runs.run_id FOR NO KEY UPDATE OF runs
 ), r AS (
     UPDATE runs SET state = {to_state(_PLACE)}, placement = placement + 1, session_id = v.session_id, worker_id = v.worker_id,
            gpu_ids = v.gpu_ids::int[], placed_at = now()
-      FROM v
+      FROM v JOIN locked ON locked.run_id = v.run_id
      WHERE runs.run_id = v.run_id AND runs.state IN {from_states(_PLACE)} AND runs.cancel_requested_at IS NULL
        AND EXISTS (SELECT 1 FROM sessions WHERE sessions.session_id = v.session_id AND state = 'live')
-       AND EXISTS (SELECT 1 FROM sweeps WHERE sweeps.sweep_id = runs.sweep_id AND state IN ('active', 'stopping'))
     RETURNING runs.run_id, runs.placement, runs.session_id, runs.sweep_id, runs.trial_number, runs.worker_id
 ), e AS (
     INSERT INTO events (subject, event, from_state, to_state, sweep_id, trial_number, run_id, worker_id)
@@ -47,7 +53,7 @@ WITH v AS (
 )
 SELECT run_id, placement, session_id FROM r
 """
-"""Index: primary keys."""
+"""Index: primary keys. The sweeps are held against a pause or cancel, then the runs in one order, as a cancel locks them."""
 
 _UNPLACE_WHERE: Final = f"""
 WITH old AS (
@@ -114,7 +120,7 @@ SELECT 'run', 'fail', 'running', {to_state(_FAIL)}, sweep_id, trial_number, run_
 
 CANCEL_VERDICT: Final = f"""
 WITH r AS (
-    UPDATE runs SET state = {to_state(_CANCEL)}, verdict_due = false, ended_at = now(), cause = 'cancelled'
+    UPDATE runs SET state = {to_state(_CANCEL)}, verdict_due = false, ended_at = now(), cause = coalesce(cancel_cause, 'cancelled')
      WHERE run_id = %(run_id)s AND attempt = %(attempt)s AND state IN {from_states(_CANCEL)} AND verdict_due
     RETURNING run_id, sweep_id, trial_number, attempt, cause, detail, worker_id
 )
@@ -127,7 +133,8 @@ _STOPPABLE: Final = quoted(_DROP.from_ | _CANCEL.from_)
 
 _REQUEST_CANCEL: Final = f"""
 WITH old AS (
-    SELECT run_id, state FROM runs WHERE kind = 'managed' AND state IN {_STOPPABLE} AND %s FOR UPDATE
+    SELECT run_id, state FROM runs WHERE kind = 'managed' AND state IN {_STOPPABLE} AND %s
+     ORDER BY run_id FOR UPDATE
 ), waiting AS (
     UPDATE runs SET state = {to_state(_DROP)}, ended_at = now(), cause = %%(cause)s, detail = %%(detail)s, cancel_requested_at = now()
       FROM old WHERE runs.run_id = old.run_id AND old.state IN {_WAITING}
@@ -136,12 +143,12 @@ WITH old AS (
     INSERT INTO events (subject, event, from_state, to_state, sweep_id, trial_number, run_id, cause, detail)
     SELECT 'run', 'drop', state, {to_state(_DROP)}, sweep_id, trial_number, run_id, %%(cause)s, %%(detail)s FROM waiting
 ), live AS (
-    UPDATE runs SET cancel_requested_at = now(), cause = %%(cause)s, detail = %%(detail)s
+    UPDATE runs SET cancel_requested_at = now(), cancel_cause = %%(cause)s, detail = %%(detail)s
       FROM old WHERE runs.run_id = old.run_id AND old.state IN {from_states(_CANCEL)} AND runs.cancel_requested_at IS NULL
        AND NOT runs.verdict_due AND %s
     RETURNING runs.run_id, runs.sweep_id, runs.trial_number, runs.attempt
 ), judged AS (
-    UPDATE runs SET cancel_requested_at = now()
+    UPDATE runs SET cancel_requested_at = now(), cancel_cause = %%(cause)s
       FROM old WHERE runs.run_id = old.run_id AND old.state IN {from_states(_CANCEL)} AND runs.cancel_requested_at IS NULL
        AND runs.verdict_due AND %s
     RETURNING runs.run_id, runs.sweep_id, runs.trial_number, runs.attempt

@@ -54,6 +54,11 @@ SELECT l.run_id, l.key, l.value, l.step, l.time_ms FROM metric_latest l JOIN run
  WHERE l.run_id = ANY(%(run_ids)s) AND l.attempt = r.attempt ORDER BY l.key
 """
 
+LATEST_OF: Final = """
+SELECT l.run_id, l.key, l.value, l.step, l.time_ms FROM metric_latest l JOIN runs r ON r.run_id = l.run_id
+ WHERE l.run_id = ANY(%(run_ids)s) AND l.key = %(key)s AND l.attempt = r.attempt
+"""
+
 HISTORY: Final = """
 SELECT DISTINCT p.step, p.time_ms, p.value FROM metric_points p JOIN runs r ON r.run_id = p.run_id
  WHERE p.run_id = %(run_id)s AND p.key = %(key)s AND p.attempt = r.attempt

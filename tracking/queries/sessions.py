@@ -4,7 +4,8 @@ from typing import Final
 
 UPSERT_WORKER: Final = """
 INSERT INTO workers (worker_id, name, hostname) VALUES (%(worker_id)s, %(name)s, %(hostname)s)
-ON CONFLICT (worker_id) DO UPDATE SET name = excluded.name, hostname = excluded.hostname, cordoned = NULL, faults_in_row = 0, draining = false
+ON CONFLICT (worker_id) DO UPDATE SET name = excluded.name, hostname = excluded.hostname, cordoned = NULL, cordoned_at = NULL,
+       faults_in_row = 0, draining = false
 """
 """A fresh start of a worker also lifts its cordon: somebody has looked after it."""
 
@@ -42,35 +43,44 @@ SELECT r.run_id, r.placement, r.attempt, r.state, r.cancel_requested_at IS NOT N
 CLOSE: Final = "UPDATE sessions SET state = 'ended', ended_at = now() WHERE session_id = %(session_id)s AND state = 'live'"
 
 LOSE_SILENT: Final = """
-WITH held AS (
-    SELECT DISTINCT session_id FROM attempts WHERE state = 'running'
-), s AS (
+WITH s AS (
     UPDATE sessions SET state = CASE WHEN state = 'live' THEN 'lost' ELSE state END, ended_at = coalesce(ended_at, now())
-     WHERE renewed_at + make_interval(secs => %(reassign_after_s)s) < now()
-       AND (state = 'live' OR session_id IN (SELECT session_id FROM held))
-       AND EXISTS (SELECT 1 FROM leader WHERE lease_until >= now() AND (suspended_until IS NULL OR suspended_until <= now()))
+     WHERE session_id IN (SELECT session_id FROM sessions WHERE state = 'live' UNION SELECT session_id FROM attempts WHERE state = 'running')
+       AND renewed_at + make_interval(secs => %(reassign_after_s)s) < now()
     RETURNING session_id, worker_id
 ), e AS (
     INSERT INTO events (subject, event, worker_id, detail) SELECT 'worker', 'session_lost', worker_id, session_id FROM s
 )
 SELECT session_id FROM s
 """
-"""Only while the leader's own lease is good and expiry not suspended, both by the database's clock: a leader that wakes from a gap
-(a machine asleep) may ask before it knows of it (I4)."""
+"""Indexes: uq_sessions_live, ix_attempts_session, sessions' primary key."""
 
-WORKERS: Final = """
-SELECT w.worker_id, w.name, w.hostname, w.draining, w.cordoned, s.session_id, s.state, s.celery_queue, s.queues, s.slots, s.cpus,
+_CORDON: Final = "CASE WHEN w.cordoned_at + interval '10 minutes' > now() THEN w.cordoned END"
+
+_VIEW: Final = f"""
+SELECT w.worker_id, w.name, w.hostname, w.draining, {_CORDON} AS cordoned, s.session_id, s.state, s.celery_queue, s.queues, s.slots, s.cpus,
        s.memory_bytes, s.gpus, s.runtimes, s.renewed_at, (s.state <> 'live' OR s.lease_until < now()) AS silent,
-       coalesce(array_agg(r.run_id) FILTER (WHERE r.state = 'running'), '{}') AS running,
-       coalesce(array_agg(r.run_id) FILTER (WHERE r.state = 'placed'), '{}') AS placed
-  FROM workers w
-  JOIN LATERAL (SELECT * FROM sessions s WHERE s.worker_id = w.worker_id ORDER BY (s.state = 'live') DESC, s.opened_at DESC LIMIT 1) s ON true
-  LEFT JOIN runs r ON r.session_id = s.session_id AND r.kind = 'managed' AND r.state IN ('placed', 'running') AND NOT r.verdict_due
- WHERE %(include_gone)s OR s.state = 'live'
- GROUP BY w.worker_id, w.name, w.hostname, w.draining, w.cordoned, s.session_id, s.state, s.celery_queue, s.queues, s.slots, s.cpus,
-       s.memory_bytes, s.gpus, s.runtimes, s.renewed_at, s.lease_until
+       coalesce(h.running, '{{}}') AS running, coalesce(h.placed, '{{}}') AS placed
+"""
+
+_HELD: Final = """
+  LEFT JOIN (
+      SELECT session_id, array_agg(run_id) FILTER (WHERE state = 'running') AS running, array_agg(run_id) FILTER (WHERE state = 'placed') AS placed
+        FROM runs WHERE kind = 'managed' AND state IN ('placed', 'running') AND NOT verdict_due GROUP BY session_id
+  ) h ON h.session_id = s.session_id
  ORDER BY w.name, w.worker_id
 """
+
+WORKERS: Final = f"{_VIEW} FROM sessions s JOIN workers w ON w.worker_id = s.worker_id AND s.state = 'live' {_HELD}"
+"""Indexes: uq_sessions_live, ix_runs_live; costs what is live, not what ever was. A cordon lasts ten minutes, then the worker is tried again."""
+
+ALL_WORKERS: Final = f"""
+{_VIEW}
+  FROM workers w
+  JOIN LATERAL (SELECT * FROM sessions s WHERE s.worker_id = w.worker_id ORDER BY s.opened_at DESC LIMIT 1) s ON true
+{_HELD}
+"""
+"""Index: ix_sessions_worker."""
 
 DRAIN: Final = """
 UPDATE workers SET draining = %(draining)s
@@ -83,9 +93,16 @@ INSERT INTO events (subject, event, worker_id, detail) VALUES ('worker', %(event
 """
 
 NOTE_FAULT: Final = """
-UPDATE workers SET faults_in_row = faults_in_row + 1, cordoned = CASE WHEN faults_in_row + 1 >= %(limit)s THEN %(reason)s ELSE cordoned END
- WHERE worker_id = %(worker_id)s AND cordoned IS NULL
+UPDATE workers SET faults_in_row = faults_in_row + 1,
+       cordoned = CASE WHEN faults_in_row + 1 >= %(limit)s THEN %(reason)s ELSE cordoned END,
+       cordoned_at = CASE WHEN faults_in_row + 1 >= %(limit)s THEN now() ELSE cordoned_at END
+ WHERE worker_id = %(worker_id)s
    AND NOT EXISTS (SELECT 1 FROM runs WHERE run_id = %(run_id)s AND %(worker_id)s = ANY(avoid_workers))
-RETURNING cordoned IS NOT NULL
+   AND NOT EXISTS (
+       SELECT 1 FROM runs r JOIN attempts a ON a.run_id = r.run_id
+        WHERE r.sweep_id = (SELECT sweep_id FROM runs WHERE run_id = %(run_id)s) AND r.machinery_faults > 0
+          AND a.cause = 'launch' AND a.worker_id <> %(worker_id)s)
+RETURNING faults_in_row >= %(limit)s
 """
-"""Different runs count: one that has failed here before does not count again."""
+"""Indexes: primary keys, ix_runs_trial. Different runs count: one that has failed here before does not count again. And a sweep
+whose runs can't be started on another worker either is to blame itself, not the workers."""

@@ -50,10 +50,16 @@ SELECT * FROM sweeps
 """
 
 COUNTS: Final = """
-SELECT t.sweep_id, t.state, r.state AS run_state, count(*) AS n
-  FROM trials t JOIN runs r ON r.run_id = t.run_id
- WHERE t.sweep_id = ANY(%(sweep_ids)s) GROUP BY t.sweep_id, t.state, r.state
+SELECT sweep_id, state, count(*) AS n FROM trials WHERE sweep_id = ANY(%(sweep_ids)s) GROUP BY sweep_id, state
 """
+"""Index: ix_trials_state alone."""
+
+OPEN_COUNTS: Final = """
+SELECT t.sweep_id, r.state AS run_state, count(*) AS n
+  FROM trials t JOIN runs r ON r.run_id = t.run_id
+ WHERE t.sweep_id = ANY(%(sweep_ids)s) AND t.state = 'open' AND r.state IN ('queued', 'placed', 'running') GROUP BY t.sweep_id, r.state
+"""
+"""Index: ix_trials_open. Where the runs of open trials are."""
 
 _RUN_STATE_CASE: Final = "CASE state " + " ".join(f"WHEN '{s}' THEN '{r}'" for s, r in SWEEP_RUN_STATE.items()) + " END"
 

@@ -3,7 +3,7 @@
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import msgspec
 from psycopg2 import Error as DriverError
@@ -16,7 +16,21 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from tracking.errors import Contradiction, DatabaseAway, InvalidValue, SchemaOutdated, SettingError
 
 Params = Mapping[str, Any]
-CHANNEL = "sweep_wake"
+CHANNEL: Final = "sweep_wake"
+CONNECT: Final[dict[str, Any]] = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    # What was sent and not acknowledged: without this a dead path is noticed after a quarter of an hour.
+    "tcp_user_timeout": 10_000,
+}
+"""How connections notice that Postgres is gone. Times in seconds, `tcp_user_timeout` in milliseconds."""
+
+_READ_ONLY: Final = "25006"
+# Classes of SQLSTATE that pass by themselves or with help: connection, read-only after a fail-over, rollback (deadlock),
+# want of resources (disk, memory, connections), a lock not to be had, operator's intervention, system error.
+_PASSING: Final = ("08", _READ_ONLY, "40", "53", "55", "57", "58", "XX")
 
 
 def json_text(value: object) -> str:
@@ -118,14 +132,21 @@ class Database:
             max_overflow=0,
             pool_timeout=30,
             pool_use_lifo=True,
-            connect_args={"application_name": application, "client_encoding": "utf8", "connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 5},
+            connect_args={"application_name": application, "client_encoding": "utf8", **CONNECT},
         )
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """A transaction: committed at the end, rolled back on any error."""
-        with _translated(), self.engine.begin() as connection:
-            yield Transaction(connection)
+        with _translated(), self.engine.connect() as connection:
+            try:
+                with connection.begin():
+                    yield Transaction(connection)
+            except DBAPIError as error:
+                # A server that has become a standby stays one: the next try is to find the new primary.
+                if getattr(error.orig, "pgcode", None) == _READ_ONLY:
+                    connection.invalidate()
+                raise
 
     def notify(self) -> None:
         """Wake the scheduler. After the commit and apart from it: NOTIFY takes a database-wide lock at commit."""
@@ -152,6 +173,11 @@ def _wrapped(error: DriverError) -> DBAPIError:
     return kind("COPY", None, error)
 
 
+def _may_pass(cause: BaseException | None) -> bool:
+    code = getattr(cause, "pgcode", None) or ""
+    return code.startswith(_PASSING)
+
+
 def _our_error(error: DBAPIError) -> Exception:
     cause = error.orig
     first_line = str(cause).strip().split("\n", 1)[0]
@@ -161,7 +187,6 @@ def _our_error(error: DBAPIError) -> Exception:
         return InvalidValue(f"A value can't be stored: {first_line}")
     if isinstance(error, IntegrityError):
         return Contradiction(f"The record refused the write: {first_line}")
-    # A lock time-out, a deadlock and a full disk pass by themselves or with help; the same call may succeed later.
-    if isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated:
+    if isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated or _may_pass(cause):
         return DatabaseAway(f"Postgres can't be reached or broke off: {first_line}")
     return error

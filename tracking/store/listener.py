@@ -7,7 +7,7 @@ import time
 import psycopg2
 from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT
 
-from tracking.store.database import CHANNEL, plain_url
+from tracking.store.database import CHANNEL, CONNECT, plain_url
 
 
 class Listener:
@@ -55,7 +55,7 @@ class Listener:
     def _connect(self) -> psycopg2.extensions.connection | None:
         if self._connection is None and time.monotonic() >= self._retry_at:
             try:
-                connection = psycopg2.connect(self._dsn, connect_timeout=5, application_name="sweep listen", keepalives_idle=10)
+                connection = psycopg2.connect(self._dsn, application_name="sweep listen", **CONNECT)
                 connection.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
                 with connection.cursor() as cursor:
                     cursor.execute(f"LISTEN {CHANNEL}")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tracking.queries import runs as sql
 from tracking.records import MetricPoint
@@ -50,10 +51,19 @@ class Metrics:
         points = [MetricPoint(key, row.value, row.step, row.time_ms) for row in rows[:max_results]]
         return points, encode_offset(offset + max_results) if len(rows) > max_results else ""
 
+    def latest_of(self, run_ids: Sequence[str], key: str) -> dict[str, MetricPoint]:
+        """The latest value of one metric in each of many runs; those without it are left out. Index: metric_latest's primary key."""
+        with self._database.transaction() as tx:
+            return {row.run_id: _point(row) for row in tx.rows(sql.LATEST_OF, {"run_ids": list(run_ids), "key": key})}
+
     def latest(self, run_id: str) -> list[MetricPoint]:
         """The latest value of each metric of the current attempt."""
         with self._database.transaction() as tx:
             return list(load_data(tx, [get_run(tx, run_id)])[run_id].metrics)
+
+
+def _point(row: Any) -> MetricPoint:
+    return MetricPoint(row.key, row.value, row.step, row.time_ms)
 
 
 def write_points(tx: Transaction, run_id: str, attempt: int, points: Sequence[MetricPoint]) -> None:

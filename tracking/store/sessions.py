@@ -75,7 +75,7 @@ class Sessions:
     def workers(self, *, include_gone: bool = False) -> list[WorkerView]:
         """Workers with a live session, or all that ever were; by name."""
         with self._database.transaction() as tx:
-            return [_worker(row) for row in tx.rows(sql.WORKERS, {"include_gone": include_gone})]
+            return [_worker(row) for row in tx.rows(sql.ALL_WORKERS if include_gone else sql.WORKERS)]
 
     def drain(self, ref: str, *, draining: bool = True) -> WorkerView:
         """Give a worker nothing new; what runs there goes on.
@@ -88,7 +88,7 @@ class Sessions:
             if worker_id is None:
                 raise NotFound(f"There is no worker {ref!r}.", hint="`sweep worker ls` lists them.")
             tx.execute(sql.WORKER_EVENT, {"worker_id": worker_id, "event": "drain" if draining else "undrain", "detail": ""})
-            rows = tx.rows(sql.WORKERS, {"include_gone": True})
+            rows = tx.rows(sql.ALL_WORKERS)
         return next(_worker(row) for row in rows if row.worker_id == worker_id)
 
     def note_fault(self, epoch: int, worker_id: str, run_id: str, *, limit: int, reason: str) -> bool:

@@ -11,7 +11,7 @@ from tracking.ids import new_run_id, new_short_id, new_uuid
 from tracking.queries import queue as queue_sql
 from tracking.queries import sweeps as sql
 from tracking.records import Event, Launch, NewSweep, Sweep, SweepCounts
-from tracking.states import FINAL_SWEEP_STATES, SWEEP_MOVES, SweepEvent
+from tracking.states import FINAL_SWEEP_STATES, SWEEP_MOVES, Cause, SweepEvent
 from tracking.store.database import Database, Transaction, json_text
 from tracking.store.experiments import ensure_experiment
 from tracking.store.leader import hold_leadership
@@ -106,14 +106,14 @@ class Sweeps:
     def stop(self, sweep_id: str) -> Sweep:
         """Propose nothing more; trials that run may end, those that wait are cancelled."""
         with self._database.transaction() as tx:
-            sweep = self._by_hand(tx, sweep_id, SweepEvent.STOP, "Stopped by hand.")
+            sweep = self._by_hand(tx, sweep_id, SweepEvent.STOP, "Stopped by hand.", cause=Cause.STOPPED)
             tx.rows(queue_sql.DROP_WAITING, {"sweep_id": sweep_id, "cause": "cancelled", "detail": "The sweep was stopped."})
         return sweep
 
     def cancel(self, sweep_id: str) -> Sweep:
         """End the sweep now: waiting trials are cancelled, running ones are stopped."""
         with self._database.transaction() as tx:
-            sweep = self._by_hand(tx, sweep_id, SweepEvent.CANCEL, "Cancelled by hand.")
+            sweep = self._by_hand(tx, sweep_id, SweepEvent.CANCEL, "Cancelled by hand.", cause=Cause.CANCELLED)
             tx.rows(queue_sql.CANCEL_SWEEP, {"sweep_id": sweep_id, "cause": "cancelled", "detail": "The sweep was cancelled."})
         return sweep
 
@@ -145,9 +145,9 @@ class Sweeps:
             detail = tx.scalar("SELECT register_detail FROM sweeps WHERE sweep_id = %(id)s", {"id": sweep_id})
         return None if detail is None else str(detail)
 
-    def _by_hand(self, tx: Transaction, sweep_id: str, event: SweepEvent, detail: str | None) -> Sweep:
+    def _by_hand(self, tx: Transaction, sweep_id: str, event: SweepEvent, detail: str | None, *, cause: str | None = None) -> Sweep:
         """Idempotent: a sweep that is already where the event leads is answered as it is."""
-        won = _move(tx, sweep_id, event, cause=None, detail=detail)
+        won = _move(tx, sweep_id, event, cause=cause, detail=detail)
         row = tx.one(sql.GET, {"ref": sweep_id})
         if row is None:
             raise NotFound(f"There is no sweep {sweep_id!r}.", hint="`sweep ls` lists them; `@latest` is the newest.")
@@ -191,9 +191,10 @@ def resolve_sweep(tx: Transaction, ref: str) -> str:
 def _counts(tx: Transaction, sweep_ids: Iterable[str]) -> dict[str, SweepCounts]:
     ids = list(sweep_ids)
     sums: dict[str, dict[str, int]] = {sweep_id: defaultdict(int) for sweep_id in ids}
-    for row in tx.rows(sql.COUNTS, {"sweep_ids": ids}) if ids else []:
-        sums[row.sweep_id][row.state] += row.n
-        if row.state == "open" and row.run_state in ("queued", "placed", "running"):
+    if ids:
+        for row in tx.rows(sql.COUNTS, {"sweep_ids": ids}):
+            sums[row.sweep_id][row.state] += row.n
+        for row in tx.rows(sql.OPEN_COUNTS, {"sweep_ids": ids}):
             sums[row.sweep_id][row.run_state] += row.n
     return {sweep_id: SweepCounts(**counts) for sweep_id, counts in sums.items()}
 

@@ -102,6 +102,7 @@ CREATE TABLE workers (
     hostname TEXT NOT NULL, 
     draining BOOLEAN DEFAULT false NOT NULL, 
     cordoned TEXT, 
+    cordoned_at TIMESTAMP WITH TIME ZONE, 
     faults_in_row INTEGER DEFAULT '0' NOT NULL, 
     created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
     CONSTRAINT pk_workers PRIMARY KEY (worker_id)
@@ -169,6 +170,7 @@ CREATE TABLE runs (
     avoid_workers TEXT[] DEFAULT '{}' NOT NULL, 
     verdict_due BOOLEAN DEFAULT false NOT NULL, 
     cancel_requested_at TIMESTAMP WITH TIME ZONE, 
+    cancel_cause TEXT, 
     prune_requested_at TIMESTAMP WITH TIME ZONE, 
     cause TEXT, 
     detail TEXT, 
@@ -215,6 +217,8 @@ CREATE TABLE sessions (
     CONSTRAINT ck_sessions_state CHECK (state IN ('live', 'ended', 'fenced', 'lost')), 
     CONSTRAINT fk_sessions_worker_id FOREIGN KEY(worker_id) REFERENCES workers (worker_id)
 );
+
+CREATE INDEX ix_sessions_worker ON sessions (worker_id, opened_at DESC);
 
 CREATE UNIQUE INDEX uq_sessions_live ON sessions (worker_id) WHERE state = 'live';
 
@@ -337,6 +341,8 @@ CREATE TABLE trials (
 );
 
 CREATE INDEX ix_trials_open ON trials (sweep_id, number) WHERE state = 'open';
+
+CREATE INDEX ix_trials_state ON trials (sweep_id, state);
 
 CREATE INDEX ix_trials_value ON trials (sweep_id, value, number) WHERE state = 'finished' AND value IS NOT NULL;
 

@@ -1,0 +1,408 @@
+"""Two workers, a scheduler, a reconciler, people, and a network that loses, doubles and delays: I2 and I3 hold all the same.
+
+Messages and requests are kept for ever and delivered in any order, any number of times. Each example has a sweep and two workers of its
+own on the file's database; at its end everything is brought to rest and the history is checked by SQL.
+"""
+
+import contextlib
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+
+from scheduler.retry import Again, Cancelled, decide
+from tests.support.record import EXITED, LEASE_S, NOT_LAUNCHED, STOPPED, SUCCEEDED, Hands
+from tracking.errors import NotAllowed, NotNow
+from tracking.ids import new_secret, new_uuid, token_hash
+from tracking.records import ClaimedRun, MetricPoint, NewTrial, Outcome, SessionInfo
+from tracking.states import ATTEMPT_MOVES, FINAL_RUN_STATES, FINAL_TRIAL_STATES, RUN_MOVES, SWEEP_MOVES, TRIAL_MOVES, SweepEvent
+from tracking.store import Fence
+from tracking.store.attempts import FinishAnswer
+from tracking.store.leader import NotLeader
+from tracking.store.queue import DueVerdict, Placed, Placement
+
+N_TRIALS: Final = 3
+MOVES: Final = {"run": RUN_MOVES, "attempt": ATTEMPT_MOVES, "trial": TRIAL_MOVES, "sweep": SWEEP_MOVES}
+OUTCOMES: Final = (SUCCEEDED, SUCCEEDED, EXITED, NOT_LAUNCHED, STOPPED, Outcome("stopped", "pruned"))
+
+any_of = st.integers(0, 1000)
+"""An index into whatever there is, by its remainder."""
+
+
+@dataclass
+class Claim:
+    """A claim that was sent, and what it was answered first."""
+
+    placed: Placed
+    claim_id: str
+    answer: ClaimedRun | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report that was sent, and what it was answered first."""
+
+    run_id: str
+    attempt: int
+    session_id: str
+    outcome: Outcome
+    finish_key: str
+    answer: FinishAnswer
+
+
+@dataclass(frozen=True)
+class Believed:
+    """An attempt that a session believes to be its own, rightly or not."""
+
+    run_id: str
+    attempt: int
+    session_id: str
+
+
+class Cluster(RuleBasedStateMachine):
+    """The cluster; `live` are the workers' newest sessions, whatever became of them."""
+
+    def __init__(self, hands: Hands) -> None:
+        super().__init__()
+        self.hands = Hands(hands.store)
+        self.store = hands.store
+        self.messages: list[Placed] = []
+        self.claims: list[Claim] = []
+        self.believed: list[Believed] = []
+        self.reports: list[Report] = []
+        self.verdicts: list[DueVerdict] = []
+        self.has_lost = False
+
+    @initialize(from_=st.sampled_from(["last", "best"]))
+    def submit(self, from_: Any) -> None:
+        """A sweep and two workers."""
+        self.sweep = self.hands.sweep(0, metric_name="loss", metric_from=from_)
+        self.hands.add_trials(self.sweep, range(N_TRIALS))
+        self.live: list[SessionInfo] = [self.hands.worker(), self.hands.worker()]
+
+    # -- the scheduler ---------------------------------------------------------------------------------------
+
+    @rule(run=any_of, worker=st.integers(0, 1), arrives=st.booleans())
+    def place(self, run: int, worker: int, arrives: bool) -> None:
+        """Place a run that waits; the message arrives at once, or some time, or never."""
+        waiting = [w for w in self.store.queue.waiting() if w.sweep_id == self.sweep.sweep_id]
+        if waiting:
+            session = self.live[worker]
+            choice = Placement(waiting[run % len(waiting)].run_id, session.session_id, session.worker_id)
+            placed = self.store.queue.place(self.hands.epoch, [choice])
+            self.messages += placed
+            if placed and arrives:
+                self._claim(placed[0])
+
+    @rule()
+    def take_back(self) -> None:
+        """Nobody claimed in time."""
+        self.hands.change("UPDATE runs SET placed_at = now() - interval '1 hour' WHERE sweep_id = %(id)s AND state = 'placed'", id=self.sweep.sweep_id)
+        self.store.queue.take_back_overdue(self.hands.epoch, 15)
+
+    @precondition(lambda self: any(report.outcome.verdict == "failed" for report in self.reports) or self.has_lost)
+    @rule()
+    def judge(self) -> None:
+        """Say what becomes of failed attempts."""
+        for due in self.store.queue.verdicts_due():
+            if due.sweep_id == self.sweep.sweep_id:
+                self.verdicts.append(due)
+                self._speak(due)
+
+    @precondition(lambda self: self.verdicts)
+    @rule(verdict=any_of)
+    def judge_late(self, verdict: int) -> None:
+        """A verdict that was thought out long ago."""
+        self._speak(self.verdicts[verdict % len(self.verdicts)])
+
+    def _speak(self, due: DueVerdict) -> None:
+        verdict = decide(due, infra_retries=2)
+        if isinstance(verdict, Again):
+            self.store.queue.requeue(self.hands.epoch, due, delay_s=0, machinery=verdict.machinery, detail=verdict.detail)
+        elif isinstance(verdict, Cancelled):
+            self.store.queue.cancel_verdict(self.hands.epoch, due)
+        else:
+            self.store.queue.fail(self.hands.epoch, due)
+
+    @precondition(lambda self: self.reports)
+    @rule()
+    def conclude(self) -> None:
+        """Tell the search."""
+        self.store.trials.conclude(self.hands.epoch, self.sweep.sweep_id)
+
+    @rule()
+    def fail_over(self) -> None:
+        """Another scheduler leads; the old one writes nothing more."""
+        before = self.hands.epoch
+        won = self.store.leader.acquire("hands", lease_s=LEASE_S, suspend_s=0)
+        assert won is not None
+        assert won.epoch > before
+        self.hands.epoch = won.epoch
+        for write in (
+            lambda: self.store.trials.conclude(before, self.sweep.sweep_id),
+            lambda: self.store.trials.create(before, self.sweep, [NewTrial(99, {}, (), seed=0)]),
+            lambda: self.store.queue.take_back_overdue(before, 0),
+        ):
+            try:
+                write()
+            except NotLeader:
+                continue
+            raise AssertionError("an old epoch wrote")
+
+    # -- the workers -------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.messages)
+    @rule(message=any_of)
+    def deliver(self, message: int) -> None:
+        """A message arrives, for the first time or once more."""
+        self._claim(self.messages[message % len(self.messages)])
+
+    @precondition(lambda self: self.messages)
+    @rule(message=any_of, forged=st.sampled_from(["session", "placement"]))
+    def deliver_forged(self, message: int, forged: str) -> None:
+        """A message that names another session or another placement opens nothing."""
+        placed = self.messages[message % len(self.messages)]
+        if forged == "session":
+            placed = msgspec.structs.replace(placed, session_id=next(s.session_id for s in self.live if s.session_id != placed.session_id))
+            if placed in self.messages:
+                return
+        else:
+            placed = msgspec.structs.replace(placed, placement=placed.placement + 100)
+        assert self.store.attempts.claim(placed.run_id, placed.placement, placed.session_id, claim_id=new_uuid(), secret_hash="") is None
+
+    def _claim(self, placed: Placed) -> None:
+        claim_id = new_uuid()
+        answer = self.store.attempts.claim(placed.run_id, placed.placement, placed.session_id, claim_id=claim_id, secret_hash=token_hash(new_secret()))
+        self.claims.append(Claim(placed, claim_id, answer))
+        if answer is not None:
+            self.believed.append(Believed(placed.run_id, answer.attempt, placed.session_id))
+            won = [c for c in self.claims if c.answer is not None and (c.placed.run_id, c.placed.placement) == (placed.run_id, placed.placement)]
+            assert len(won) == 1, "one placement, two attempts"
+
+    @precondition(lambda self: self.claims)
+    @rule(claim=any_of)
+    def repeat_claim(self, claim: int) -> None:
+        """The reply was lost: the same claim gets the same answer, or none any more."""
+        sent = self.claims[claim % len(self.claims)]
+        again = self.store.attempts.claim(
+            sent.placed.run_id, sent.placed.placement, sent.placed.session_id, claim_id=sent.claim_id, secret_hash=token_hash(new_secret())
+        )
+        assert again is None or again == sent.answer
+
+    @precondition(lambda self: self.believed)
+    @rule(which=any_of, value=st.sampled_from([-1.0, 0.5, 2.0, float("nan")]))
+    def log(self, which: int, value: float) -> None:
+        """A process logs: accepted from the current attempt, refused from all others."""
+        held = self.believed[which % len(self.believed)]
+        is_current = self._live_attempts().get(held.run_id) == held.attempt
+        try:
+            self.store.metrics.log(held.run_id, [MetricPoint("loss", value, 1, 1)], Fence(held.run_id, held.attempt))
+        except NotAllowed:
+            assert not is_current
+        else:
+            assert is_current
+
+    @precondition(lambda self: self.believed)
+    @rule(which=any_of, outcome=st.sampled_from(OUTCOMES))
+    def report(self, which: int, outcome: Outcome) -> None:
+        """A session reports an end: recorded once, and only while the attempt is its own."""
+        held = self.believed[which % len(self.believed)]
+        key = new_uuid()
+        is_own = self._owners().get((held.run_id, held.attempt)) == held.session_id
+        answer = self.store.attempts.finish(held.run_id, held.attempt, held.session_id, outcome, finish_key=key)
+        assert answer is (FinishAnswer.RECORDED if is_own else FinishAnswer.REFUSED)
+        self.reports.append(Report(held.run_id, held.attempt, held.session_id, outcome, key, answer))
+
+    @precondition(lambda self: self.reports)
+    @rule(which=any_of)
+    def repeat_report(self, which: int) -> None:
+        """The reply was lost: the same report has no second effect."""
+        sent = self.reports[which % len(self.reports)]
+        again = self.store.attempts.finish(sent.run_id, sent.attempt, sent.session_id, sent.outcome, finish_key=sent.finish_key)
+        assert again is (FinishAnswer.REPEATED if sent.answer is FinishAnswer.RECORDED else FinishAnswer.REFUSED)
+
+    @rule(worker=st.integers(0, 1))
+    def renew(self, worker: int) -> None:
+        """The renewal tells exactly what the record holds for this session."""
+        session_id = self.live[worker].session_id
+        answer = self.store.sessions.renew(session_id, lease_s=60)
+        owned = {(run_id, attempt) for (run_id, attempt), owner in self._owners().items() if owner == session_id}
+        assert answer is None or {(run.run_id, run.attempt) for run in answer.owned} == owned
+
+    @rule(worker=st.integers(0, 1), twice=st.booleans())
+    def restart(self, worker: int, twice: bool) -> None:
+        """A worker is started anew (its first answer may be lost): it adopts what is its own, its old self goes on unaware."""
+        session = msgspec.structs.replace(self.live[worker], session_id=new_uuid())
+        adopted = self.store.sessions.open(session, lease_s=60)
+        if twice:
+            assert self.store.sessions.open(session, lease_s=60) == adopted
+        self.live[worker] = session
+        self.believed += [Believed(claimed.run_id, claimed.attempt, session.session_id) for claimed in adopted]
+
+    @rule(worker=st.integers(0, 1))
+    def close(self, worker: int) -> None:
+        """A worker stops in order; what it runs goes on."""
+        self.store.sessions.close(self.live[worker].session_id)
+
+    @rule(worker=st.integers(0, 1))
+    def lose(self, worker: int) -> None:
+        """A worker is silent for too long; it does not know, and goes on."""
+        session_id = self.live[worker].session_id
+        self.hands.lose(session_id)
+        self.has_lost = self.has_lost or bool(self.believed)
+        assert session_id not in self._owners().values()
+
+    # -- people -----------------------------------------------------------------------------------------------------
+
+    @rule(act=st.sampled_from(["pause", "resume", "stop"]))
+    def steer(self, act: str) -> None:
+        """By hand, whenever."""
+        try:
+            getattr(self.store.sweeps, act)(self.sweep.sweep_id)
+        except NotNow:
+            return
+
+    @rule(run=any_of, act=st.sampled_from(["cancel", "prune", "cancel sweep", "nothing", "nothing", "nothing"]))
+    def interfere(self, run: int, act: str) -> None:
+        """One run, or now and then all of them."""
+        run_id = self.store.trials.get(self.sweep.sweep_id, run % N_TRIALS).run_id
+        if act == "cancel":
+            self.store.queue.request_cancel(run_id)
+        elif act == "prune":
+            self.store.queue.request_prune(run_id, "behind")
+        elif act == "cancel sweep":
+            self.store.sweeps.cancel(self.sweep.sweep_id)
+
+    # -- what holds at every moment ------------------------------------------------------------------------------------
+
+    def _owners(self) -> dict[tuple[str, int], str]:
+        rows = self.hands.sql("SELECT a.* FROM attempts a JOIN runs r USING (run_id) WHERE a.state = 'running' AND r.sweep_id = %(id)s", id=self.sweep.sweep_id)
+        return {(row.run_id, row.attempt): row.session_id for row in rows}
+
+    def _live_attempts(self) -> dict[str, int]:
+        return dict(self._owners().keys())
+
+    @invariant()
+    def a_run_is_what_its_attempt_says(self) -> None:
+        """A run runs exactly while one attempt is live, its newest, on the same session; or it waits for a verdict."""
+        if not hasattr(self, "sweep"):
+            return
+        wrong = """
+            SELECT r.run_id, r.state, r.attempt, r.verdict_due, a.attempt AS live FROM runs r
+              LEFT JOIN attempts a ON a.run_id = r.run_id AND a.state = 'running'
+             WHERE r.sweep_id = %(id)s AND r.kind = 'managed'
+               AND (((r.state = 'running' AND NOT r.verdict_due) <> (a.run_id IS NOT NULL))
+                    OR (r.verdict_due AND r.state <> 'running')
+                    OR a.attempt <> r.attempt OR a.session_id <> r.session_id
+                    OR r.attempt <> (SELECT count(*) FROM attempts WHERE run_id = r.run_id))
+        """
+        assert self.hands.sql(wrong, id=self.sweep.sweep_id) == []
+
+    # -- the end -----------------------------------------------------------------------------------------------------------
+
+    def teardown(self) -> None:
+        """Bring everything to rest and read the history."""
+        if not hasattr(self, "sweep"):
+            return
+        self._come_to_rest()
+        self._check_trials()
+        self._check_attempts()
+        self._check_history()
+
+    def _come_to_rest(self) -> None:
+        with contextlib.suppress(NotNow):
+            self.store.sweeps.resume(self.sweep.sweep_id)
+        for _ in range(20):
+            self.judge()
+            for worker in (0, 1):
+                self.restart(worker, twice=False)
+            for (run_id, attempt), session_id in self._owners().items():
+                self.store.metrics.log(run_id, [MetricPoint("loss", 7.0, 9, 9)], Fence(run_id, attempt))
+                self.store.attempts.finish(run_id, attempt, session_id, SUCCEEDED, finish_key=new_uuid())
+            self.take_back()
+            self.place(0, 0, arrives=True)
+            states = {trial.run_state for trial in self.store.trials.list(self.sweep.sweep_id)}
+            if states <= FINAL_RUN_STATES:
+                break
+        else:
+            raise AssertionError(f"stuck (I5): {states}")
+        self.conclude()
+        self.conclude()
+        self.store.sweeps.finish(self.hands.epoch, self.sweep.sweep_id, event=SweepEvent.FINISH, cause="completed", detail=None)
+
+    def _check_trials(self) -> None:
+        """I2: none lost, none twice, each in one final state, each told once."""
+        trials = self.hands.sql("SELECT * FROM audit_trials WHERE sweep_id = %(id)s ORDER BY trial_number", id=self.sweep.sweep_id)
+        assert [trial.trial_number for trial in trials] == list(range(N_TRIALS))
+        assert {trial.state for trial in trials} <= FINAL_TRIAL_STATES
+        assert all(trial.state == trial.run_state for trial in trials)
+        assert sorted(trial.told_seq for trial in trials) == list(range(1, N_TRIALS + 1))
+        assert all((trial.value is not None) for trial in trials if trial.state == "finished")
+        for trial in trials:
+            stored = self.hands.sql(
+                "SELECT l.* FROM metric_latest l WHERE run_id = %(id)s AND attempt = %(n)s AND key = 'loss'", id=trial.run_id, n=trial.n_attempts
+            )
+            if trial.value is not None:
+                assert trial.value in ((stored[0].value, stored[0].min_value) if stored else ())
+
+    def _check_attempts(self) -> None:
+        """I3: attempts count up, one after the other; a success is recorded once, and only the last can be one."""
+        attempts = self.hands.sql("SELECT * FROM audit_attempts WHERE sweep_id = %(id)s ORDER BY run_id, attempt", id=self.sweep.sweep_id)
+        last = {attempt.run_id: attempt.attempt for attempt in attempts}
+        numbers: Counter[str] = Counter()
+        for attempt in attempts:
+            numbers[attempt.run_id] += 1
+            assert attempt.attempt == numbers[attempt.run_id]
+            assert attempt.state in ("succeeded", "failed", "stopped", "lost")
+            assert attempt.attempt == last[attempt.run_id] or attempt.state in ("failed", "lost")
+        keys = [attempt.placement for attempt in attempts]
+        assert len({(attempt.run_id, attempt.placement) for attempt in attempts}) == len(keys)
+        recorded = Counter((r.run_id, r.attempt) for r in self.reports if r.answer is FinishAnswer.RECORDED)
+        assert all(n == 1 for n in recorded.values())
+
+    def _check_history(self) -> None:
+        """Every move in the history is one of the tables', begins where the last one ended, and ends where the row stands."""
+        events = self.hands.sql("SELECT * FROM audit_events WHERE sweep_id = %(id)s ORDER BY seq", id=self.sweep.sweep_id)
+        states: dict[tuple[Any, ...], str | None] = {}
+        for event in events:
+            if event.to_state is None:
+                assert event.event in ("cancel_requested", "prune_requested")
+                continue
+            about = (event.subject, event.run_id, event.attempt if event.subject == "attempt" else None)
+            if event.event in ("queue", "submit"):
+                assert about not in states
+            else:
+                move = MOVES[event.subject][event.event]
+                assert event.from_state in move.from_, event
+                assert event.to_state == move.to, event
+                opens = {"attempt": "running", "trial": "open"}.get(event.subject)
+                assert states.get(about, opens) == event.from_state, event
+            states[about] = event.to_state
+        now = {
+            ("run", run.run_id, None): run.state
+            for run in self.hands.sql("SELECT run_id, state FROM runs WHERE sweep_id = %(id)s AND kind = 'managed'", id=self.sweep.sweep_id)
+        }
+        now |= {("trial", t.run_id, None): t.state for t in self.store.trials.list(self.sweep.sweep_id)}
+        now |= {
+            ("attempt", a.run_id, a.attempt): a.state for a in self.hands.sql("SELECT * FROM audit_attempts WHERE sweep_id = %(id)s", id=self.sweep.sweep_id)
+        }
+        now |= {("sweep", self.sweep.sweep_id, None): self.store.sweeps.get(self.sweep.sweep_id).state}
+        assert states == now
+
+
+def test_record_holds_whatever_the_cluster_does(hands: Hands) -> None:
+    """I2 and I3 under lost, doubled, delayed and forged messages, lost replies, lost sessions, fail-over and steering by hand."""
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        lambda: Cluster(hands),
+        settings=settings(
+            max_examples=60,
+            stateful_step_count=40,
+            # Shrinking against a database takes longer than a test may; forty steps are read faster.
+            phases=[Phase.explicit, Phase.reuse, Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

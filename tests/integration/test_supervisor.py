@@ -1,0 +1,471 @@
+"""A supervisor on a real record, with attempts that end when the test says so: both ways of reconciling, and every way to go away."""
+
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tests.support.record import Hands
+from tests.support.services import wait_until
+from tracking.errors import DatabaseAway
+from tracking.ids import new_uuid
+from tracking.records import Collect, Launch, Resources, SessionInfo
+from tracking.settings import Settings
+from tracking.store import Store, open_store
+from worker import attempt as attempt_module
+from worker.celery_app import NoWindow, Released, RunFailed
+from worker.errors import EngineAway
+from worker.output import Output
+from worker.runtimes.base import AttemptKey, AttemptSpec, ExitReport, Handle, StopReason
+from worker.supervisor import Supervisor
+from worker.surroundings import Surroundings
+
+WELL: Final = ExitReport(exit_status=0, started_at=1.0, duration_s=1.0)
+PATIENCE_S: Final = 60.0
+
+
+class StubHandle:
+    """An attempt that ends when it is told to.
+
+    Attributes:
+        stops: the reasons of all stops that were asked for.
+        waits: how long each wait was willing to last.
+    """
+
+    def __init__(self) -> None:
+        self.stops: list[StopReason] = []
+        self.waits: list[float | None] = []
+        self.killed = False
+        self.cleaned = False
+        self._report: ExitReport | None = None
+        self._ended = threading.Event()
+
+    def end(self, report: ExitReport = WELL) -> None:
+        """It has ended so."""
+        self._report = report
+        self._ended.set()
+
+    def wait(self, timeout_s: float | None = None) -> ExitReport | None:
+        """See `base.Handle`."""
+        self.waits.append(timeout_s)
+        return self._report if self._ended.wait(timeout_s) else None
+
+    def stop(self, reason: StopReason) -> None:
+        """See `base.Handle`."""
+        self.stops.append(reason)
+        self.end(ExitReport(signal=15, stop_sent=True, stop_reason=self.stops[0]))
+
+    def kill(self) -> None:
+        """See `base.Handle`."""
+        self.killed = True
+        self.end(ExitReport(signal=9))
+
+    def describe(self) -> dict[str, str | int]:
+        """See `base.Handle`."""
+        return {"runtime": "stub"}
+
+    def cleanup(self) -> None:
+        """See `base.Handle`."""
+        self.cleaned = True
+
+
+class StubRuntime:
+    """Keeps the handles; they outlive supervisors, as processes do.
+
+    Attributes:
+        swept: what was owned when orphans were looked for.
+    """
+
+    def __init__(self) -> None:
+        self.handles: dict[AttemptKey, StubHandle] = {}
+        self.swept: list[set[AttemptKey]] = []
+
+    def start(self, spec: AttemptSpec) -> Handle:
+        """See `base.Runtime`."""
+        self.handles[spec.key] = StubHandle()
+        return self.handles[spec.key]
+
+    def adopt(self, run_id: str, attempt: int, folder: Path) -> Handle | None:
+        """See `base.Runtime`."""
+        return self.handles.get((run_id, attempt))
+
+    def sweep_orphans(self, owned: set[AttemptKey]) -> list[AttemptKey]:
+        """See `base.Runtime`."""
+        self.swept.append(owned)
+        return []
+
+    def close(self) -> None:
+        """The handles stay."""
+
+
+class Message(threading.Thread):
+    """A Celery task that waits for its run.
+
+    Attributes:
+        told: what it was told, in the end.
+    """
+
+    def __init__(self, supervisor: Supervisor, run_id: str) -> None:
+        super().__init__(daemon=True)
+        self.told: str | None = None
+        self._supervisor = supervisor
+        self._run_id = run_id
+
+    def run(self) -> None:
+        """Wait."""
+        try:
+            self.told = self._supervisor.handle(self._run_id, 1)
+        except Released:
+            self.told = "released"
+        except RunFailed as error:
+            self.told = str(error)
+
+
+class Site:
+    """A worker that can be started again and again, and the hands that give it runs."""
+
+    def __init__(self, hands: Hands, folder: Path) -> None:
+        self.hands = hands
+        self.folder = folder
+        self.worker_id = new_uuid()
+        self.process = StubRuntime()
+        self.docker = StubRuntime()
+        self.connect_engine: Callable[[], StubRuntime] = lambda: self.docker
+        self._lives: list[tuple[Supervisor, threading.Thread, list[Store]]] = []
+
+    def start(self, *, slots: int = 2, has_broker: bool = False, **settings: Any) -> Supervisor:
+        """Start the worker, and wait until its session is open; with a broker it hears nothing by itself for an hour."""
+        given = {"renew_s": 3600.0 if has_broker else 0.1, "watch_s": 0.1, "stop_grace_s": 1.0, **settings}
+        stores = [open_store(self.hands.store.database.url, pool_size=1) for _ in range(2)]
+        info = SessionInfo(self.worker_id, new_uuid(), f"w-{self.worker_id}", "host", f"q.{self.worker_id}", ("default",), slots, 2.0, 1 << 30)
+        made = Settings(home=self.folder, server="http://127.0.0.1:1", broker_url="none", **given)
+        supervisor = Supervisor(
+            made,
+            info,
+            store=stores[0],
+            ingest=stores[1],
+            surroundings=Surroundings(made, self.folder / "state"),
+            runtimes={"process": self.process},
+            connect_engine=self.connect_engine,
+            has_broker=has_broker,
+        )
+        supervisor.window = NoWindow()
+        thread = threading.Thread(target=supervisor.run, daemon=True)
+        thread.start()
+        self._lives.append((supervisor, thread, stores))
+        self.wait_for_session(info.session_id)
+        return supervisor
+
+    def wait_for_session(self, session_id: str) -> None:
+        """Wait until a session is live."""
+        live = "SELECT 1 FROM sessions WHERE session_id = %(id)s AND state = 'live'"
+        wait_until(lambda: self.hands.sql(live, id=session_id), "the session is open", interval_s=0.01)
+
+    def stop(self) -> None:
+        """Stop the worker as SIGTERM does."""
+        supervisor, thread, stores = self._lives[-1]
+        supervisor.stop()
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
+        for store in stores:
+            store.close()
+
+    def close(self) -> None:
+        """Stop it if it still runs, and let every attempt go."""
+        for runtime in (self.process, self.docker):
+            for handle in runtime.handles.values():
+                handle.end()
+        if self._lives and self._lives[-1][1].is_alive():
+            self.stop()
+
+    def run(self, supervisor: Supervisor, **launch: Any) -> str:
+        """Place a new run on the worker; its id."""
+        sweep = self.hands.sweep(launch=Launch(**launch))
+        run_id = self.hands.run_id(sweep)
+        self.hands.place(run_id, supervisor._info)
+        return run_id
+
+    def begun(self, supervisor: Supervisor, **launch: Any) -> tuple[str, StubHandle]:
+        """A run that the worker has started; its id and its handle."""
+        run_id = self.run(supervisor, **launch)
+        runtime = self.docker if "resources" in launch else self.process
+        wait_until(lambda: (run_id, 1) in runtime.handles, "it is started", interval_s=0.01)
+        handle = runtime.handles[run_id, 1]
+        wait_until(lambda: handle.waits, "it is waited for", interval_s=0.01)
+        return run_id, handle
+
+    def announced(self, supervisor: Supervisor) -> tuple[str, "Message"]:
+        """A run that the worker has started because of a message, which waits."""
+        run_id = self.run(supervisor)
+        message = Message(supervisor, run_id)
+        message.start()
+        wait_until(lambda: (run_id, 1) in self.process.handles and self.process.handles[run_id, 1].waits, "it is waited for", interval_s=0.01)
+        return run_id, message
+
+    def wait_for_end(self, run_id: str) -> Any:
+        """Wait until the current attempt of a run is over, here and in the record; its row."""
+        wait_until(lambda: self.hands.store.attempts.list(run_id)[-1].ended_at, "the attempt has ended", interval_s=0.01)
+        return self.hands.store.attempts.list(run_id)[-1]
+
+    def run_folder(self, run_id: str) -> Path:
+        """Where the attempts of a run lie while they live."""
+        return self.folder / "state" / "runs" / run_id
+
+    def wait_for_tidiness(self, run_id: str) -> None:
+        """Wait until nothing of a run lies here."""
+        wait_until(lambda: not self.run_folder(run_id).exists(), "its folder is gone", interval_s=0.01)
+
+
+@pytest.fixture
+def site(hands: Hands, tmp_path: Path) -> Iterator[Site]:
+    """A worker that was never started."""
+    made = Site(hands, tmp_path)
+    yield made
+    made.close()
+
+
+def test_supervisor_finds_what_was_placed_and_never_announced(site: Site) -> None:
+    """No message comes, and the run is claimed, run, reported and tidied away all the same (I1)."""
+    run_id, handle = site.begun(site.start())
+    assert site.run_folder(run_id).exists()
+    handle.end()
+    ended = site.wait_for_end(run_id)
+    assert (ended.state, ended.cause, ended.exit_status) == ("succeeded", "completed", 0)
+    site.wait_for_tidiness(run_id)
+    assert handle.cleaned
+
+
+def test_supervisor_takes_a_run_once_however_often_it_hears_of_it(site: Site) -> None:
+    """Repeated, delayed and forged messages open no second attempt, and do not wait for the first."""
+    supervisor = site.start()
+    run_id, handle = site.begun(supervisor)
+    assert supervisor.handle(run_id, 1) == "known already"
+    assert supervisor.handle(run_id, 0) == "known already"
+    assert supervisor.handle("0" * 32, 1) == "not ours"
+    handle.end()
+    site.wait_for_end(run_id)
+    site.wait_for_tidiness(run_id)
+    assert supervisor.handle(run_id, 1) == "not ours"
+    assert len(site.hands.store.attempts.list(run_id)) == 1
+
+
+@pytest.mark.parametrize(("report", "shown"), [(WELL, "completed"), (ExitReport(exit_status=3), "exit_status: exit status 3")])
+def test_supervisor_tells_a_waiting_message_how_its_run_ended(site: Site, report: ExitReport, shown: str) -> None:
+    """What Flower shows: the cause, and of a failure the reason."""
+    supervisor = site.start(has_broker=True)
+    run_id, message = site.announced(supervisor)
+    site.process.handles[run_id, 1].end(report)
+    message.join(PATIENCE_S)
+    assert message.told == shown
+
+
+def test_supervisor_releases_waiting_messages_when_it_stops(site: Site) -> None:
+    """The run goes on, so its task is no success; the next life of the worker takes it up under the same attempt (I8)."""
+    supervisor = site.start(has_broker=True)
+    run_id, message = site.announced(supervisor)
+    site.stop()
+    message.join(PATIENCE_S)
+    assert message.told == "released"
+    with pytest.raises(Released):
+        supervisor.handle("0" * 32, 1)
+    assert site.process.handles[run_id, 1].stops == []
+    site.start()
+    site.process.handles[run_id, 1].end()
+    ended = site.wait_for_end(run_id)
+    assert (ended.attempt, ended.state) == (1, "succeeded")
+
+
+def test_supervisor_stops_what_is_to_be_cancelled(site: Site) -> None:
+    """The request lies in the record; the attempt is asked to end, and its end is a cancel."""
+    run_id, handle = site.begun(site.start())
+    site.hands.store.runs.cancel(run_id)
+    ended = site.wait_for_end(run_id)
+    assert (ended.state, ended.cause) == ("stopped", "cancelled")
+    assert handle.stops == ["cancel"]
+
+
+def test_supervisor_whose_session_was_taken_stops_everything_and_begins_anew(site: Site) -> None:
+    """What was given to another is stopped and not reported (I3); then a new session serves new runs."""
+    supervisor = site.start()
+    run_id, handle = site.begun(supervisor)
+    old = supervisor.session_id
+    site.hands.lose(old)
+    wait_until(lambda: supervisor.session_id != old, "it has a new session", interval_s=0.01)
+    site.wait_for_session(supervisor.session_id)
+    assert handle.stops == ["superseded"]
+    assert [(a.state, a.cause) for a in site.hands.store.attempts.list(run_id)] == [("lost", "lost")]
+    site.wait_for_tidiness(run_id)
+    again, other = site.begun(supervisor)
+    other.end()
+    assert site.wait_for_end(again).state == "succeeded"
+
+
+def test_supervisor_keeps_an_end_that_postgres_did_not_hear_of(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped while the record is away: what lies on the disk stays there, and the next life reports it under the same attempt."""
+    supervisor = site.start()
+    run_id, handle = site.begun(supervisor)
+    asked = threading.Event()
+
+    def away(*_arguments: object, **_options: object) -> None:
+        asked.set()
+        raise DatabaseAway("Postgres is away.")
+
+    monkeypatch.setattr(supervisor.store.attempts, "finish", away)
+    handle.end()
+    assert asked.wait(PATIENCE_S)
+    site.stop()
+    assert site.run_folder(run_id).exists()
+    assert not handle.cleaned
+    assert [a.state for a in site.hands.store.attempts.list(run_id)] == ["running"]
+    site.start()
+    ended = site.wait_for_end(run_id)
+    assert (ended.attempt, ended.state) == (1, "succeeded")
+    site.wait_for_tidiness(run_id)
+
+
+def test_supervisor_blames_itself_when_the_command_had_not_started(site: Site) -> None:
+    """Claimed, and then the worker died: there is no trace of a process, so the attempt is lost and the user not charged."""
+    run_id, _ = site.begun(site.start())
+    site.stop()
+    site.process.handles.clear()
+    site.start()
+    ended = site.wait_for_end(run_id)
+    assert (ended.state, ended.cause) == ("failed", "lost")
+    assert "before the command had started" in ended.detail
+
+
+def test_supervisor_gives_an_adopted_attempt_no_new_time(site: Site) -> None:
+    """Its time counts from the start of its command, however often the worker was restarted."""
+    run_id, handle = site.begun(site.start(), trial_time_s=3600.0)
+    assert handle.waits[0] == pytest.approx(3600, abs=60)
+    site.stop()
+    begun = site.run_folder(run_id) / "1" / "begun"
+    begun.write_text(repr(float(begun.read_text()) - 7200))
+    site.start()
+    ended = site.wait_for_end(run_id)
+    assert (ended.state, ended.cause) == ("failed", "timed_out")
+    assert handle.stops == ["timeout"]
+
+
+def test_supervisor_waits_for_a_container_engine_that_is_away(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that does not answer has not said that the container ended: it is asked until it does."""
+    monkeypatch.setattr(attempt_module, "_ENGINE_RETRY_S", 0.01)
+    run_id, handle = site.begun(site.start(), resources=Resources(image="any"))
+    site.stop()
+    refused: list[None] = []
+
+    def connect() -> StubRuntime:
+        if len(refused) < 3:
+            refused.append(None)
+            raise EngineAway("It does not answer.")
+        return site.docker
+
+    site.connect_engine = connect
+    n_waits = len(handle.waits)
+    site.start()
+    wait_until(lambda: len(handle.waits) > n_waits, "the container is watched again", interval_s=0.01)
+    handle.end()
+    ended = site.wait_for_end(run_id)
+    assert (ended.attempt, ended.state) == (1, "succeeded")
+
+
+def test_supervisor_ends_the_command_of_an_attempt_it_can_not_go_on_with(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug of ours costs the attempt, not the slot; and nothing runs on beside the next attempt."""
+    site.start()
+    site.stop()
+    supervisor = site.start(slots=1)
+    run_id, handle = site.begun(supervisor)
+
+    def broken(*_arguments: object, **_options: object) -> None:
+        raise RuntimeError("a bug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(attempt_module, "outcome_of", broken)
+        handle.end()
+        ended = site.wait_for_end(run_id)
+    assert (ended.state, ended.cause) == ("failed", "launch")
+    assert handle.killed
+    site.wait_for_tidiness(run_id)
+    other, handle = site.begun(supervisor)
+    handle.end()
+    assert site.wait_for_end(other).state == "succeeded"
+
+
+def test_supervisor_removes_the_folders_of_attempts_that_nobody_owns(site: Site) -> None:
+    """Left by a worker that died between its report and its tidying up."""
+    run_id, handle = site.begun(site.start())
+    site.stop()
+    left = site.folder / "state" / "runs" / new_uuid() / "2"
+    (left / "work").mkdir(parents=True)
+    site.start()
+    wait_until(lambda: not left.parent.exists(), "the folder is gone", interval_s=0.01)
+    assert site.run_folder(run_id).exists(), "this one is owned"
+    assert site.process.swept == [set(), {(run_id, 1)}]
+    handle.end()
+    site.wait_for_end(run_id)
+
+
+def test_supervisor_says_that_it_does_not_know_what_the_record_thinks_it_runs(site: Site) -> None:
+    """Such an attempt would wait for ever: it is reported as lost, so that it can be tried again (I5)."""
+    supervisor = site.start()
+    run_id, _ = site.begun(supervisor)
+    with supervisor._lock:
+        supervisor._works.clear()
+    ended = site.wait_for_end(run_id)
+    assert (ended.state, ended.cause) == ("failed", "lost")
+
+
+# -- output -----------------------------------------------------------------------------------------------
+
+
+def test_output_of_a_killed_worker_is_sent_again_without_a_trace(hands: Hands, tmp_path: Path) -> None:
+    """Killed when the points were committed and before it had noted that: sent again they are exact repetitions, which no reader sees."""
+    held = hands.start(hands.sweep(launch=Launch(collect=Collect(keys=("loss",)))))
+    hands.store.attempts.started(held.run_id, held.attempt, held.session_id, {})
+    launch, folder, killed_at = held.claimed.launch, tmp_path / "attempt", tmp_path / "killed"
+    folder.mkdir()
+    (folder / "stdout").write_text("loss=1\nloss=2\nlo")
+    output = Output(folder, launch, 1 << 20)
+    output.ship(hands.store, held.claimed, is_final=False)
+    (folder / "stdout").write_text("loss=1\nloss=2\nloss=3\nloss=4\nloss=5")
+
+    class Dying:
+        """A store that keeps what lay in the folder when the points were committed."""
+
+        logs = hands.store.logs
+
+        class metrics:  # noqa: N801  # stands for an attribute
+            @staticmethod
+            def log(*arguments: Any) -> None:
+                hands.store.metrics.log(*arguments)
+                shutil.copytree(folder, killed_at)
+
+    output.ship(Dying, held.claimed, is_final=True)  # type: ignore[arg-type]
+    Output.resume(killed_at, launch, 1 << 20).ship(hands.store, held.claimed, is_final=True)
+    history, _ = hands.store.metrics.history(held.run_id, "loss")
+    assert [(point.step, point.value) for point in history] == [(n, n + 1.0) for n in range(5)]
+    assert hands.store.logs.read(held.run_id).data == (folder / "stdout").read_bytes()
+
+
+def test_output_that_was_cut_is_not_sent_twice_when_postgres_was_away(hands: Hands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of a long output is read once, however often it must be sent."""
+    held = hands.start(hands.sweep())
+    (tmp_path / "stdout").write_bytes(b"x" * 300_000 + b"the end")
+    output = Output(tmp_path, held.claimed.launch, 100_000)
+
+    def away(*_arguments: object) -> None:
+        raise DatabaseAway("Postgres is away.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hands.store.logs, "append", away)
+        for _ in range(3):
+            with pytest.raises(DatabaseAway):
+                output.ship(hands.store, held.claimed, is_final=True)
+    output.ship(hands.store, held.claimed, is_final=True)
+    text = hands.store.logs.read(held.run_id).data
+    assert text.count(b"the end") == 1
+    assert text.endswith(b"the end")
+    assert len(text) < 110_000

@@ -1,0 +1,73 @@
+"""Who a worker is: an id that stays with a folder which one process at a time may hold (D5)."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from worker.errors import WorkerError
+from worker.identity import StateFolder, StateFolderTaken
+
+
+def test_identity_stays_from_one_start_to_the_next(tmp_path: Path) -> None:
+    """The same name in the same home is the same worker, another name another."""
+    first = StateFolder(tmp_path, "w1")
+    other = StateFolder(tmp_path, "w2")
+    first.close()
+    again = StateFolder(tmp_path, "w1")
+    assert again.worker_id == first.worker_id != other.worker_id
+    assert again.path == tmp_path / "workers" / "w1"
+    assert again.path.stat().st_mode & 0o077 == 0, "private"
+    again.close()
+    other.close()
+
+
+def test_identity_is_refused_to_a_second_process(tmp_path: Path) -> None:
+    """Two workers can't share an id; when the first is gone, however it went, the folder is free."""
+    program = "import sys; from pathlib import Path; from worker.identity import StateFolder\n"
+    program += "held = StateFolder(Path(sys.argv[1]), 'w1'); print(held.worker_id, flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as holder:
+        assert holder.stdout is not None
+        worker_id = holder.stdout.readline().strip()
+        with pytest.raises(StateFolderTaken) as caught:
+            StateFolder(tmp_path, "w1")
+        assert "--name" in caught.value.hint
+        holder.kill()
+        holder.wait(30)
+    folder = StateFolder(tmp_path, "w1")
+    assert folder.worker_id == worker_id
+    folder.close()
+
+
+def test_identity_lock_is_not_inherited_by_programs_that_a_worker_starts(tmp_path: Path) -> None:
+    """A trial that outlives its worker must not keep the worker's next start out."""
+    folder = StateFolder(tmp_path, "w1")
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, close_fds=False) as child:
+        folder.close()
+        StateFolder(tmp_path, "w1").close()
+        assert child.poll() is None
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../other", "a/b", "-x", "a b", "x" * 65, "\n", "a\n"])
+def test_identity_refuses_names_that_lead_elsewhere(tmp_path: Path, name: str) -> None:
+    """A name is the name of a folder below the home, and nothing else."""
+    with pytest.raises(WorkerError):
+        StateFolder(tmp_path, name)
+    assert not (tmp_path / "workers").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"worker_id": 3}', b"\xff"])
+def test_identity_tells_of_a_damaged_file(tmp_path: Path, content: bytes) -> None:
+    """It does not begin a new life by itself: the runs of the old one would be given up without a word."""
+    folder = StateFolder(tmp_path, "w1")
+    folder.close()
+    (folder.path / "worker.json").write_bytes(content)
+    with pytest.raises(WorkerError, match="is damaged") as caught:
+        StateFolder(tmp_path, "w1")
+    assert "new life" in caught.value.hint
+    (folder.path / "worker.json").unlink()
+    fresh = StateFolder(tmp_path, "w1")
+    assert fresh.worker_id != folder.worker_id
+    fresh.close()

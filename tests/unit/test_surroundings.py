@@ -1,0 +1,185 @@
+"""What an attempt finds around it: its code, its variables, and what a container may read."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tracking.records import ClaimedRun, Environment, Launch, Resources
+from tracking.settings import Settings
+from tracking.snapshots import pack
+from worker.errors import CodeBroken, EnvironmentBroken, LaunchFailed
+from worker.surroundings import CLIENT_FOLDER, Surroundings
+
+MAX_BYTES: Final = 1 << 20
+
+
+class SnapshotServer:
+    """Answers for the server's snapshots.
+
+    Attributes:
+        answers: of each digest (status, body, length promised); others are not found.
+        seen: path and Authorization of each request.
+    """
+
+    def __init__(self) -> None:
+        self.answers: dict[str, tuple[int, bytes, int]] = {}
+        self.seen: list[tuple[str, str | None]] = []
+        site = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                site.seen.append((self.path, self.headers.get("Authorization")))
+                status, body, length = site.answers.get(self.path.rpartition("/")[2], (404, b"", 0))
+                self.send_response(status)
+                self.send_header("Content-Length", str(length))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_arguments: object) -> None:
+                """Quiet."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop it; again is no change."""
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._thread.join(30)
+            self._server.server_close()
+
+
+@pytest.fixture
+def server() -> Iterator[SnapshotServer]:
+    """A server that has no snapshots yet."""
+    made = SnapshotServer()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def surroundings(server: SnapshotServer, tmp_path: Path) -> Surroundings:
+    """Of a worker that talks to that server, with a token of its own."""
+    return Surroundings(Settings(home=tmp_path / "home", server=server.url, token="operator"), tmp_path / "home" / "workers" / "w1")
+
+
+@pytest.fixture
+def digest(server: SnapshotServer, tmp_path: Path) -> str:
+    """A snapshot that the server has: one script in a folder."""
+    project = tmp_path / "project"
+    (project / "src").mkdir(parents=True)
+    (project / "src" / "train.py").write_text("print(1)\n")
+    packed = pack(project, max_bytes=MAX_BYTES)
+    body = packed.archive.read_bytes()
+    packed.archive.unlink()
+    server.answers[packed.digest] = (200, body, len(body))
+    return packed.digest
+
+
+def claimed(run_id: str = "r1", *, params: dict[str, Any] | None = None, gpu_ids: tuple[int, ...] = (), **launch: Any) -> ClaimedRun:
+    """A claimed run of trial 3 of sweep s1, its second attempt."""
+    return ClaimedRun(run_id, 2, 1, "7", "s1/3", ("true",), params or {"lr": 0.1}, Launch(**launch), "s1", 3, 42, gpu_ids)
+
+
+def test_surroundings_fetch_a_snapshot_once_and_give_each_attempt_its_own_copy(surroundings: Surroundings, server: SnapshotServer, digest: str) -> None:
+    """With the worker's token; what one attempt writes into its code the next does not see."""
+    _, first = surroundings.prepare_code(claimed("r1", code_digest=digest, subfolder="src"))
+    (first / "train.py").write_text("changed")
+    folder, second = surroundings.prepare_code(claimed("r2", code_digest=digest, subfolder="src"))
+    assert (second / "train.py").read_text() == "print(1)\n"
+    assert second == folder / "work" / "src"
+    assert server.seen == [(f"/api/v1/snapshots/{digest}", "Bearer operator")]
+    assert json.loads((folder / "params.json").read_text()) == {"lr": 0.1}
+
+
+def test_surroundings_blame_the_code_when_it_is_not_there_or_another(surroundings: Surroundings, server: SnapshotServer, digest: str) -> None:
+    """Unknown to the server, or not what its digest says: to try again would change nothing."""
+    with pytest.raises(CodeBroken, match="has no snapshot"):
+        surroundings.prepare_code(claimed(code_digest="f" * 64))
+    _, body, length = server.answers[digest]
+    server.answers["e" * 64] = (200, body, length)
+    with pytest.raises(CodeBroken, match="is another one"):
+        surroundings.prepare_code(claimed(code_digest="e" * 64))
+
+
+def test_surroundings_blame_the_machinery_when_the_server_fails(surroundings: Surroundings, server: SnapshotServer, digest: str) -> None:
+    """An error of the server, a connection that breaks off in the middle, nobody there; once it is well again, it works."""
+    good = server.answers[digest]
+    for answer in ((503, b"", 0), (200, good[1][:100], good[2])):
+        server.answers[digest] = answer
+        with pytest.raises(LaunchFailed):
+            surroundings.prepare_code(claimed(code_digest=digest))
+    server.answers[digest] = good
+    _, start = surroundings.prepare_code(claimed(code_digest=digest))
+    assert (start / "src" / "train.py").exists()
+    server.close()
+    with pytest.raises(LaunchFailed, match="could not be fetched"):
+        surroundings.prepare_code(claimed("r9", code_digest="d" * 64))
+
+
+def test_surroundings_of_a_process_are_told_in_variables(
+    surroundings: Surroundings, server: SnapshotServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run, attempt, trial, seed, parameters, server and token, for our client, MLflow's and W&B's; nothing of the worker's own."""
+    monkeypatch.setenv("SWEEP_DATABASE_URL", "postgresql://secret")
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "operator")
+    monkeypatch.setenv("HARMLESS", "stays")
+    told = surroundings.variables(claimed(gpu_ids=(1, 3)), "token", tmp_path, None)
+    expected = {
+        "SWEEP_RUN_ID": "r1",
+        "SWEEP_ATTEMPT": "2",
+        "SWEEP_ID": "s1",
+        "SWEEP_TRIAL": "3",
+        "SWEEP_SEED": "42",
+        "SWEEP_PARAMS": '{"lr": 0.1}',
+        "SWEEP_PARAMS_FILE": str(tmp_path / "params.json"),
+        "SWEEP_TRACKING_URI": server.url,
+        "SWEEP_RUN_TOKEN": "token",
+        "MLFLOW_TRACKING_URI": server.url,
+        "MLFLOW_TRACKING_TOKEN": "token",
+        "MLFLOW_RUN_ID": "r1",
+        "MLFLOW_EXPERIMENT_ID": "7",
+        "CUDA_VISIBLE_DEVICES": "1,3",
+        "PYTHONPATH": str(CLIENT_FOLDER),
+        "HARMLESS": "stays",
+    }
+    assert told.items() >= expected.items()
+    assert not {"SWEEP_DATABASE_URL", "SWEEP_HOME", "MLFLOW_TRACKING_USERNAME"} & told.keys()
+
+
+def test_surroundings_add_what_the_file_asks_for_behind_our_client(surroundings: Surroundings, tmp_path: Path) -> None:
+    """The file's variables have the last word; a PYTHONPATH of its own comes after ours, not instead of it."""
+    told = surroundings.variables(claimed(env={"PYTHONPATH": "lib", "OMP_NUM_THREADS": "1"}), "token", tmp_path, None)
+    assert (told["PYTHONPATH"], told["OMP_NUM_THREADS"]) == (f"{CLIENT_FOLDER}:lib", "1")
+
+
+def test_surroundings_leave_parameters_to_the_file_when_they_are_long(surroundings: Surroundings, tmp_path: Path) -> None:
+    """One variable may hold 128 KiB and no more; a run must not fail for that."""
+    told = surroundings.variables(claimed(params={"text": "x" * 200_000}), "token", tmp_path, None)
+    assert told["SWEEP_PARAMS"] == ""
+    assert max(map(len, told.values())) < 128 * 1024
+
+
+def test_surroundings_of_a_container_are_only_what_is_ours(surroundings: Surroundings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The image's own environment stays; of the host it sees the client and the parameters, read-only, and no more."""
+    monkeypatch.setenv("MY_OWN", "the worker's")
+    run = claimed(resources=Resources(image="any"))
+    told = surroundings.variables(run, "token", tmp_path, None)
+    assert not {"PATH", "HOME", "MY_OWN"} & told.keys()
+    mounts = {mount.target: mount.source for mount in surroundings.mounts(run, tmp_path)}
+    assert mounts == {told["PYTHONPATH"]: CLIENT_FOLDER, told["SWEEP_PARAMS_FILE"]: tmp_path / "params.json"}
+    assert surroundings.mounts(claimed(), tmp_path) == ()
+
+
+def test_surroundings_need_the_environment_file_in_the_snapshot(surroundings: Surroundings, tmp_path: Path) -> None:
+    """A missing one is the project's fault, and named; without one the worker's own path serves."""
+    with pytest.raises(EnvironmentBroken, match=r"no env/python_env\.yaml"):
+        surroundings.prepare_environment(tmp_path, Launch(environment=Environment("python_env", "env/python_env.yaml")))
+    assert surroundings.prepare_environment(tmp_path, Launch()) is None
