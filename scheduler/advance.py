@@ -30,6 +30,8 @@ _log = logging.getLogger(__name__)
 # Runs below this median are "short": one may be placed ahead per slot (D3).
 _SHORT_S: Final = 5.0
 _ENOUGH_DURATIONS: Final = 3
+# A breath spares the machine at hundreds of ends a second; longer than this it would spare nothing more.
+_LONGEST_BREATH_S: Final = 0.02
 # Proposals of grid and random don't depend on outcomes: a few more waiting make fewer, larger transactions.
 _BUFFER: Final = 8
 # However many slots there are, one transaction stays small.
@@ -73,7 +75,12 @@ class Search:
     @property
     def is_short(self) -> bool:
         """Whether this sweep's runs take so little time that waiting for the scheduler would show."""
-        return len(self.durations_s) >= _ENOUGH_DURATIONS and statistics.median(self.durations_s) < _SHORT_S
+        return len(self.durations_s) >= _ENOUGH_DURATIONS and self.median_s < _SHORT_S
+
+    @property
+    def median_s(self) -> float:
+        """How long its runs take."""
+        return statistics.median(self.durations_s)
 
     def note(self, trial: Trial) -> None:
         """Count an ended trial."""
@@ -100,6 +107,11 @@ class Advance:
     def short_sweeps(self) -> Collection[str]:
         """Sweeps whose runs may be placed ahead."""
         return {sweep_id for sweep_id, search in self._searches.items() if search.is_short}
+
+    @property
+    def breath_s(self) -> float:
+        """How long to wait before thinking again: zero, unless runs are placed ahead; then what those that wait can spare."""
+        return min((min(search.median_s / 2, _LONGEST_BREATH_S) for search in self._searches.values() if search.is_short), default=0.0)
 
     def step(self, epoch: int, workers: Sequence[WorkerView]) -> bool:
         """Conclude, tell, ask, create, end; whether another step would find more to do.

@@ -43,6 +43,8 @@ class Scheduler:
         """Lead or stand by until `stop`."""
         while not self._stopping.is_set():
             self._tick_safely()
+            # Every slot has its next run already: thinking about several ends at once costs no slot anything.
+            self._stopping.wait(self._advance.breath_s)
             if not self._stopping.is_set():
                 self._listener.wait(self._settings.poll_s)
         try:
@@ -66,6 +68,11 @@ class Scheduler:
             if not self._is_away:
                 _log.warning("%s Trying again.", error)
             self._is_away = True
+        except Exception:  # noqa: BLE001 -- see below
+            # A bug in one place must not end the scheduling of everything else; the log has it, the next poll tries again.
+            _log.exception("Unexpected error; reading everything again")
+            self._advance.forget()
+            self._stopping.wait(self._settings.poll_s)
         else:
             if self._is_away:
                 _log.warning("Postgres is back.")

@@ -20,6 +20,7 @@ from sweeps.api.shapes import (
     EventList,
     LogAnswer,
     MetricList,
+    MetricValue,
     ModelAnswer,
     ModelList,
     RegisterBody,
@@ -29,6 +30,7 @@ from sweeps.api.shapes import (
     SubmitBody,
     SweepAnswer,
     SweepList,
+    TrialAnswer,
     TrialList,
     VersionAnswer,
     VersionCreated,
@@ -40,7 +42,7 @@ from tracking.errors import SweepError
 
 _PREFIX: Final = "/api/v1"
 _CHUNK_BYTES: Final = 256 * 1024
-_HTTP_NOT_FOUND: Final = 404
+_TRIALS_PAGE: Final = 10_000
 _HTTP_ERRORS: Final = 400
 
 
@@ -92,6 +94,8 @@ _BY_CODE: Final[Mapping[str, type[ServerError]]] = {
     "NO_BEST_TRIAL": NoBest,
     "TEMPORARILY_UNAVAILABLE": ServerAway,
 }
+
+_BY_STATUS: Final[Mapping[int, type[ServerError]]] = {401: Refused, 403: Refused, 503: ServerAway}
 
 
 class Client:
@@ -151,7 +155,14 @@ class Client:
 
     def has_snapshot(self, digest: str) -> bool:
         """Whether the server has this snapshot."""
-        return self._exchange("HEAD", f"{_PREFIX}/snapshots/{quote(digest)}")[0] != _HTTP_NOT_FOUND
+        status, _ = self._exchange("HEAD", f"{_PREFIX}/snapshots/{quote(digest)}")
+        if status in (http.HTTPStatus.OK, http.HTTPStatus.NOT_FOUND):
+            return status == http.HTTPStatus.OK
+        # An answer to HEAD has no body that would say more.
+        kind = _BY_STATUS.get(status, ServerError)
+        raise kind(
+            f"The server at {self.url} does not say whether it has the snapshot (status {status}).", hint="`sweep doctor` tells more.", http_status=status
+        )
 
     def put_snapshot(self, digest: str, archive: Path, n_files: int) -> SnapshotAnswer:
         """Upload a packed folder, streamed from disk."""
@@ -173,9 +184,17 @@ class Client:
         return cast(SweepAnswer, self._api("GET", f"/sweeps/{_segment(ref)}"))
 
     def trials(self, ref: str, *, states: tuple[str, ...] = (), sort: str = "number", limit: int | None = None, offset: int = 0) -> TrialList:
-        """Trials of a sweep, by number or best first."""
-        query = {"state": states, "sort": sort, "limit": limit, "offset": offset or None}
-        return cast(TrialList, self._api("GET", f"/sweeps/{_segment(ref)}/trials", query=query))
+        """Trials of a sweep, by number or best first; all of them if there is no limit, page by page."""
+        found: list[TrialAnswer] = []
+        while True:
+            left = None if limit is None else limit - len(found)
+            query = {"state": states, "sort": sort, "limit": left and min(left, _TRIALS_PAGE), "offset": offset or None}
+            page = cast(TrialList, self._api("GET", f"/sweeps/{_segment(ref)}/trials", query=query))
+            found += page["trials"]
+            following = page.get("next_offset")
+            if following is None or (limit is not None and len(found) >= limit):
+                return {**page, "trials": found}
+            offset = following
 
     def best(self, ref: str, *, top: int = 1) -> BestAnswer:
         """The best finished trials of a sweep."""
@@ -205,8 +224,15 @@ class Client:
         return cast(LogAnswer, self._api("GET", f"/runs/{_path(ref)}/logs", query=query))
 
     def metrics(self, ref: str, *, key: str | None = None) -> MetricList:
-        """Latest values, or one metric's history."""
-        return cast(MetricList, self._api("GET", f"/runs/{_path(ref)}/metrics", query={"key": key}))
+        """Latest values, or one metric's whole history, page by page."""
+        found: list[MetricValue] = []
+        token: str | None = None
+        while True:
+            page = cast(MetricList, self._api("GET", f"/runs/{_path(ref)}/metrics", query={"key": key, "page_token": token}))
+            found += page["metrics"]
+            token = page.get("next_page_token")
+            if not token:
+                return {**page, "metrics": found}
 
     def why(self, ref: str) -> WhyAnswer:
         """Why a sweep or a run is where it is."""
@@ -235,8 +261,16 @@ class Client:
         return cast(WorkerList, self._api("GET", "/workers", query={"include_gone": "true" if include_gone else None}))
 
     def drain_worker(self, ref: str) -> WorkerAnswer:
-        """Give a worker no more runs."""
+        """Give a worker no more runs; those it has go on, and it stays up."""
         return cast(WorkerAnswer, self._api("POST", f"/workers/{_segment(ref)}/drain"))
+
+    def undrain_worker(self, ref: str) -> WorkerAnswer:
+        """Give a drained worker runs again."""
+        return cast(WorkerAnswer, self._api("POST", f"/workers/{_segment(ref)}/undrain"))
+
+    def uncordon_worker(self, ref: str) -> WorkerAnswer:
+        """Lift the cordon around a worker."""
+        return cast(WorkerAnswer, self._api("POST", f"/workers/{_segment(ref)}/uncordon"))
 
     # -- how it is said
 

@@ -6,7 +6,6 @@ A key that this version does not honour is refused by name, never ignored (`REFU
 
 import json
 import os
-import re
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
@@ -15,6 +14,7 @@ from typing import Any, Final, cast
 from msgspec import Struct
 from msgspec.structs import replace
 
+from sweeps.bounds import GPUS_MAX, PRIORITY_MAX, Fault, faults
 from sweeps.command import Command, MacroCommand, read_command
 from sweeps.errors import SpecError, SpecProblems
 from sweeps.mlproject import Project, non_numbers, read_project
@@ -22,7 +22,7 @@ from sweeps.space import Parameter
 from sweeps.spec_config import Limits, Method, Metric, Register, SweepConfig
 from sweeps.spec_fields import Section
 from sweeps.spec_parameters import read_parameters, value_place
-from sweeps.spec_source import NOWHERE, Item, Source, did_you_mean, from_python, kind_of, read_text, read_yaml
+from sweeps.spec_source import NOWHERE, Item, Place, Source, did_you_mean, from_python, kind_of, read_text, read_yaml
 from tracking.records import Collect, Environment, NewSweep, Resources
 
 SERVED: Final = tuple(
@@ -54,7 +54,6 @@ REFUSED: Final[Mapping[str, str]] = {
 METHODS: Final = ("grid", "random", "bayes")
 STRATEGIES: Final = ("auto", "tpe")
 REFUSED_STRATEGIES: Final = ("gp", "cmaes", "nsga2", "qmc")
-PRIORITY_MAX: Final = 100
 
 
 class Overrides(Struct, frozen=True):
@@ -75,7 +74,7 @@ class Overrides(Struct, frozen=True):
         """The config with these in place.
 
         Raises:
-            SpecError: a number is not positive, or a name is empty.
+            SpecError: a number is not positive, or a name is empty or too long.
         """
         for option, number in (("--trials", self.trials), ("--parallel", self.parallel)):
             if number is not None and number < 1:
@@ -86,7 +85,10 @@ class Overrides(Struct, frozen=True):
         limits = config.limits
         limits = replace(limits, trials=limits.trials if self.trials is None else self.trials)
         limits = replace(limits, parallel=limits.parallel if self.parallel is None else self.parallel)
-        return replace(config, name=self.name or config.name, queue=self.queue or config.queue, limits=limits)
+        changed = replace(config, name=self.name or config.name, queue=self.queue or config.queue, limits=limits)
+        for fault in faults(changed):
+            raise SpecError(f"{fault.message}.")
+        return changed
 
 
 class Submission(Struct, frozen=True):
@@ -209,15 +211,14 @@ class _Reader:
         # Everything is read before anything is told.
         collect, register, env, tags = self._collect(), self._register(), top.text_mapping("env"), top.text_mapping("tags")
         description, queue = top.text("description") or "", top.text("queue") or "default"
-        self._source.raise_problems(*([project.source] if project else []))
-        if command is None or method is None:
-            raise AssertionError("a problem was found and not noted")
-        return SweepConfig(
+        others = [project.source] if project else []
+        # Stand-ins where a problem was noted already, so that everything else is looked at too.
+        config = SweepConfig(
             name=name,
             experiment=experiment,
-            method=method,
+            method=method or "random",
             parameters=parameters,
-            command=command,
+            command=command or MacroCommand(("true",)),
             description=description,
             metric=metric,
             seed=seed,
@@ -232,6 +233,32 @@ class _Reader:
             tags=tags,
             code=code,
         )
+        self._check_bounds(config, is_broken=any(source.problems for source in (self._source, *others)))
+        self._source.raise_problems(*others)
+        if command is None or method is None:
+            raise AssertionError("a problem was found and not noted")
+        return config
+
+    def _check_bounds(self, config: SweepConfig, *, is_broken: bool) -> None:
+        """Note what is out of bounds, under keys that nothing was noted of before."""
+        noted = {problem.path.partition(".")[0].partition("[")[0] for problem in self._source.problems}
+        for fault in faults(config):
+            where = self._place_of(fault)
+            if fault.path[0] in noted or (where is None and is_broken):
+                continue
+            self._source.add(where or self._root.place._replace(width=1), fault.message, path=".".join(fault.path))
+
+    def _place_of(self, fault: Fault) -> Item | Place | None:
+        """Where the file says what is at fault, as near as can be told; None if it does not."""
+        item, *inner = self._root, *fault.path
+        found: Item | Place | None = None
+        for key in inner:
+            entries = item.entries or {}
+            if key not in entries:
+                break
+            found = item.keys.get(key, NOWHERE) if fault.at_key and key is inner[-1] else entries[key]
+            item = entries[key]
+        return found
 
     def _missing(self, message: str, suggestion: str = "") -> None:
         """Note that a key is not there: it has no place, so the file's beginning stands for it."""
@@ -302,7 +329,7 @@ class _Reader:
 
     def _resources(self) -> Resources:
         section = self._section("resources", "cpus memory gpus image", "shm disk")
-        cpus, gpus = section.number("cpus"), section.integer("gpus", minimum=0)
+        cpus, gpus = section.number("cpus"), section.integer("gpus", minimum=0, maximum=GPUS_MAX)
         return Resources(1.0 if cpus is None else cpus, section.size_bytes("memory"), gpus or 0, section.text("image"))
 
     def _collect(self) -> Collect:
@@ -313,15 +340,7 @@ class _Reader:
         stdout = section.entries["stdout"].value
         if isinstance(stdout, bool):
             return Collect(stdout=stdout, keys=keys)
-        pattern = section.text("stdout")
-        try:
-            groups = set(re.compile(pattern or "").groupindex)
-        except re.error as error:
-            section.add("stdout", f"'collect.stdout' is no regular expression: {error}")
-            return Collect()
-        if pattern and not {"key", "value"} <= groups:
-            section.add("stdout", "'collect.stdout' needs the groups (?P<key>...) and (?P<value>...)")
-        return Collect(pattern=pattern, keys=keys)
+        return Collect(pattern=section.text("stdout"), keys=keys)
 
     def _register(self) -> Register | None:
         section = self._section("register", "model artifact alias", "require confirm_seeds")

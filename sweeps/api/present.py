@@ -141,11 +141,9 @@ def trial_shape(trial: Trial, now: datetime) -> TrialAnswer:
     )
 
 
-def running_shape(trial: Trial, latest: Sequence[MetricPoint], metric_name: str | None, now: datetime) -> RunningTrial:
-    """A running trial with the newest value of the sweep's metric, or of whatever it logged last if that one is missing."""
-    named = [point for point in latest if point.key == metric_name]
-    newest = named or sorted(latest, key=lambda point: point.time_ms)[-1:]
-    return RunningTrial(**trial_shape(trial, now), metric=metric_shape(newest[0]) if newest else None)
+def running_shape(trial: Trial, newest: MetricPoint | None, now: datetime) -> RunningTrial:
+    """A running trial with the newest value of the sweep's metric."""
+    return RunningTrial(**trial_shape(trial, now), metric=metric_shape(newest) if newest is not None else None)
 
 
 def best_shape(sweep: Sweep, top: Sequence[Trial], now: datetime) -> BestAnswer:

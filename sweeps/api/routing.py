@@ -78,7 +78,7 @@ def parse_body(body: bytes, shape: type[T]) -> T:
     """
     try:
         return msgspec.json.decode(body, type=shape)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise InvalidValue(f"The request's body is not acceptable: {error}") from None
 
 

@@ -9,7 +9,7 @@ from sweeps.api.rights import Right
 from sweeps.api.routing import Routes, Services, Use, wake
 from sweeps.api.shapes import SCHEMA, LogAnswer, MetricList, RunAnswer
 from tracking.errors import NotNow
-from tracking.records import MetricPoint, Run
+from tracking.records import Run
 
 routes = Routes("runs")
 
@@ -54,19 +54,11 @@ def whole_characters(data: bytes) -> bytes:
 
 
 @routes.get("/runs/{ref:path}/metrics", Right.READ, answers=MetricList)
-def list_metrics(services: Use, ref: str, key: str | None = None) -> MetricList:
-    """Latest value of each metric, or one metric's whole history."""
+def list_metrics(services: Use, ref: str, key: str | None = None, page_token: str = "") -> MetricList:
+    """Latest value of each metric, or one metric's history, at most 25,000 points at once."""
     run = services.store.runs.resolve(ref)
-    points = services.store.metrics.latest(run.run_id) if key is None else _history(services, run, key)
-    return MetricList(schema=SCHEMA, run_id=run.run_id, key=key, metrics=[metric_shape(point) for point in points])
-
-
-def _history(services: Services, run: Run, key: str) -> list[MetricPoint]:
-    points, token = services.store.metrics.history(run.run_id, key)
-    while token:
-        more, token = services.store.metrics.history(run.run_id, key, page_token=token)
-        points = [*points, *more]
-    return list(points)
+    points, token = (services.store.metrics.latest(run.run_id), "") if key is None else services.store.metrics.history(run.run_id, key, page_token=page_token)
+    return MetricList(schema=SCHEMA, run_id=run.run_id, key=key, metrics=[metric_shape(point) for point in points], next_page_token=token)
 
 
 @routes.post("/runs/{ref:path}/cancel", Right.WRITE, answers=RunAnswer)

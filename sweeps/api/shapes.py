@@ -142,7 +142,7 @@ class SweepList(TypedDict):
 
 
 class TrialList(TypedDict):
-    """Trials of one sweep."""
+    """Trials of one sweep, or a page of them: `next_offset` tells where to go on, None that these were the last."""
 
     schema: int
     sweep_id: str
@@ -151,6 +151,7 @@ class TrialList(TypedDict):
     metric: str | None
     goal: str
     trials: list[TrialAnswer]
+    next_offset: int | None
 
 
 class BestAnswer(TypedDict):
@@ -254,12 +255,13 @@ class LogAnswer(TypedDict):
 
 
 class MetricList(TypedDict):
-    """Latest values (no `key`), or one metric's whole history."""
+    """Latest values (no `key`), or a page of one metric's history: `next_page_token` asks for the next, "" says that it was the last."""
 
     schema: int
     run_id: str
     key: str | None
     metrics: list[MetricValue]
+    next_page_token: str
 
 
 class VersionEntry(TypedDict):

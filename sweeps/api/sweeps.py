@@ -1,6 +1,7 @@
 """Sweeps and their trials: submit, look, steer."""
 
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -32,8 +33,10 @@ from sweeps.api.shapes import (
 )
 from sweeps.api.sizes import size_of
 from sweeps.api.snapshots import require_snapshot
-from sweeps.spec import Overrides, Submission
+from sweeps.bounds import NAME_MAX, faults, text_fault
+from sweeps.spec import Submission
 from sweeps.spec_config import SweepConfig
+from sweeps.spec_source import MAX_BYTES
 from tracking.errors import InvalidValue
 from tracking.records import NewSweep, Sweep, Trial
 from tracking.states import FINAL_SWEEP_STATES, SweepState, TrialState
@@ -42,6 +45,9 @@ routes = Routes("sweeps")
 
 SHOWN_RUNNING: Final = 50
 """How many running trials a sweep's answer carries."""
+TRIALS_PAGE: Final = 10_000
+"""How many trials one answer carries; `next_offset` says where to go on."""
+_SHOWN_FAULTS: Final = 5
 
 Limit = Annotated[int, Query(ge=1, le=1000)]
 
@@ -77,17 +83,21 @@ def _checked(asked: SubmitBody) -> NewSweep:
     """The submission, checked as the client should have done.
 
     Raises:
-        InvalidValue: the config is no sweep's.
-        SpecError: a number in it can't be used.
+        InvalidValue: the config is no sweep's, or something is out of bounds; the message names it.
     """
+    for field, text, maximum in (
+        ("source", asked["source"], MAX_BYTES),
+        ("submission_id", asked["submission_id"], NAME_MAX),
+        ("user_name", asked["user_name"], NAME_MAX),
+    ):
+        if what := text_fault(text, maximum):
+            raise InvalidValue(f"'{field}' {what}.")
     try:
         config = SweepConfig.from_builtins(asked["config"])
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, RecursionError) as error:
         raise InvalidValue(f"This is no sweep's config: {error}", hint="Use the same release on both sides.") from None
-    if config.method == "grid" and config.space.grid_size() is None:
-        raise InvalidValue("A grid can't walk a continuous parameter.")
-    limits = config.limits
-    config = Overrides(name=config.name, trials=limits.trials, parallel=limits.parallel, queue=config.queue).apply(config)
+    if found := [fault.message for fault in islice(faults(config), _SHOWN_FAULTS)]:
+        raise InvalidValue(f"This sweep can't be taken: {'; '.join(found)}.")
     # The folder stays with the client; its snapshot was uploaded.
     submission = Submission(config, asked["source"], Path())
     return submission.to_new_sweep(asked["code_digest"], asked["user_name"], asked["submission_id"])
@@ -112,13 +122,15 @@ def _answer(services: Services, sweep: Sweep) -> SweepAnswer:
     now = now_utc()
     best = store.trials.best(sweep.sweep_id)
     running = store.trials.running(sweep.sweep_id)[:SHOWN_RUNNING]
+    # One query for all of them: whoever watches asks again every half second.
+    newest = store.metrics.latest_of([trial.run_id for trial in running], sweep.metric_name) if running and sweep.metric_name else {}
     return SweepAnswer(
         schema=SCHEMA,
         **sweep_shape(sweep, store.sweeps.counts(sweep.sweep_id), now),
         experiment_id=sweep.experiment_id,
         config=sweep.config,
         best=trial_shape(best[0], now) if best else None,
-        running=[running_shape(trial, store.metrics.latest(trial.run_id), sweep.metric_name, now) for trial in running],
+        running=[running_shape(trial, newest.get(trial.run_id), now) for trial in running],
         models=_models_of(services, sweep),
         urls=Urls(api=f"{PREFIX}/sweeps/{sweep.sweep_id}"),
     )
@@ -137,13 +149,14 @@ def list_trials(
     ref: str,
     state: Annotated[list[TrialState] | None, Query()] = None,
     sort: Literal["number", "value"] = "number",
-    limit: Annotated[int | None, Query(ge=1)] = None,
-    offset: Annotated[int, Query(ge=0)] = 0,
+    limit: Annotated[int, Query(ge=1, le=TRIALS_PAGE)] = TRIALS_PAGE,
+    offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
 ) -> TrialList:
-    """Trials of a sweep, by number or best first."""
+    """Trials of a sweep, by number or best first; at most 10,000 at once, `next_offset` tells where to go on."""
     sweep = services.store.sweeps.get(ref)
     now = now_utc()
-    found = services.store.trials.list(sweep.sweep_id, states=tuple(state or ()), sort=sort, limit=limit, offset=offset)
+    # One more than is shown tells whether there are more.
+    found = services.store.trials.list(sweep.sweep_id, states=tuple(state or ()), sort=sort, limit=limit + 1, offset=offset)
     return TrialList(
         schema=SCHEMA,
         sweep_id=sweep.sweep_id,
@@ -151,7 +164,8 @@ def list_trials(
         short_id=sweep.short_id,
         metric=sweep.metric_name,
         goal=sweep.metric_goal,
-        trials=[trial_shape(trial, now) for trial in found],
+        trials=[trial_shape(trial, now) for trial in found[:limit]],
+        next_offset=offset + limit if len(found) > limit else None,
     )
 
 

@@ -4,7 +4,7 @@ import os
 
 from sweeps.api.present import now_utc, when, worker_shape
 from sweeps.api.rights import Right
-from sweeps.api.routing import Routes, Services, Use
+from sweeps.api.routing import Routes, Services, Use, wake
 from sweeps.api.shapes import SCHEMA, ServerAnswer, WhyAnswer, WorkerAnswer, WorkerList
 from sweeps.api.version import program_version
 from sweeps.api.why import why_run, why_sweep
@@ -23,8 +23,24 @@ def list_workers(services: Use, include_gone: bool = False) -> WorkerList:
 
 @routes.post("/workers/{ref}/drain", Right.WRITE, answers=WorkerAnswer)
 def drain_worker(services: Use, ref: str) -> WorkerAnswer:
-    """Give a worker no more runs; it ends when those it has are over."""
+    """Give a worker no more runs; those it has go on, and it stays up."""
     return WorkerAnswer(schema=SCHEMA, **worker_shape(services.store.sessions.drain(ref)))
+
+
+@routes.post("/workers/{ref}/undrain", Right.WRITE, answers=WorkerAnswer)
+def undrain_worker(services: Use, ref: str) -> WorkerAnswer:
+    """Give a drained worker runs again."""
+    worker = services.store.sessions.drain(ref, draining=False)
+    wake(services)
+    return WorkerAnswer(schema=SCHEMA, **worker_shape(worker))
+
+
+@routes.post("/workers/{ref}/uncordon", Right.WRITE, answers=WorkerAnswer)
+def uncordon_worker(services: Use, ref: str) -> WorkerAnswer:
+    """Lift the cordon that faults of the machinery have put around a worker."""
+    worker = services.store.sessions.lift_cordon(ref)
+    wake(services)
+    return WorkerAnswer(schema=SCHEMA, **worker_shape(worker))
 
 
 @routes.get("/why/{ref:path}", Right.READ, answers=WhyAnswer)

@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from sweeps.api.shapes import SCHEMA, SweepSummary, WorkerEntry
+from sweeps.api.shapes import SCHEMA, SweepSummary, WorkerAnswer, WorkerEntry
 from sweeps.cli.connection import connected
-from sweeps.cli.terminal import bytes_text, confirm, json_option, print_json, print_table, say, yes_option
+from sweeps.cli.terminal import bytes_text, clean, confirm, json_option, print_json, print_table, say, yes_option
 from sweeps.client import Client, ServerAway
 from tracking.errors import SettingError
 from tracking.settings import Settings, load_settings
@@ -206,19 +206,41 @@ def _worker_row(entry: WorkerEntry) -> tuple[object, ...]:
 
 @worker.command("drain")
 @click.argument("name")
+@click.option("--undo", is_flag=True, help="Give it runs again.")
 @yes_option
 @json_option
-def drain_worker(name: str, *, yes: bool, as_json: bool) -> int:
+def drain_worker(name: str, *, undo: bool, yes: bool, as_json: bool) -> int:
     """Give a worker no more runs.
 
-    Those it has go on to their end.
+    Those it has go on to their end, and the worker stays up: stop it yourself when nothing runs there any more.
+    A drain lasts until --undo, or until the worker is started anew.
     """
     with connected() as client:
+        if undo:
+            return _told_of_worker(client.undrain_worker(name), "takes runs again", as_json=as_json)
         confirm(f"Give worker {name} no more runs?", yes=yes)
         entry = client.drain_worker(name)
+    return _told_of_worker(entry, f"takes no more runs; {len(entry['running'])} still run there", as_json=as_json)
+
+
+@worker.command("uncordon")
+@click.argument("name")
+@json_option
+def uncordon_worker(name: str, *, as_json: bool) -> int:
+    """Lift the cordon around a worker.
+
+    A worker on which several runs could not be started, one after the other, is cordoned: it gets none for a while.
+    """
+    with connected() as client:
+        entry = client.uncordon_worker(name)
+    return _told_of_worker(entry, "is not cordoned (any more)", as_json=as_json)
+
+
+def _told_of_worker(entry: WorkerAnswer, told: str, *, as_json: bool) -> int:
     if as_json:
         print_json(entry)
-    say(f"Worker {entry['name']} takes no more runs; {len(entry['running'])} still run there.")
+    state = "" if entry["state"] == "live" else f"; it is {entry['state']}"
+    say(f"Worker {clean(entry['name'])} {told}{'' if entry['state'] == 'draining' else state}.")
     return 0
 
 

@@ -24,6 +24,8 @@ LINE_EVERY_S: Final = 3.0
 RIDE_OUT_S: Final = 240.0
 """How long a server may be away before following gives up; clients of runs ride out as much."""
 
+_SHOWN_FAILED: Final = 10
+
 EXIT_FAILED: Final = 1
 EXIT_NO_SUCCESS: Final = 6
 EXIT_TIMED_OUT: Final = 124
@@ -137,8 +139,9 @@ def _drawn(sweep: SweepAnswer) -> "Text":
 
 
 def last_failures(client: Client, sweep: SweepAnswer) -> list[TrialAnswer]:
-    """The failed trials of a sweep, if it has any."""
-    return client.trials(sweep["sweep_id"], states=("failed",))["trials"] if sweep["counts"]["failed"] else []
+    """The last of a sweep's failed trials, if it has any."""
+    n_failed = sweep["counts"]["failed"]
+    return client.trials(sweep["sweep_id"], states=("failed",), limit=_SHOWN_FAILED, offset=max(0, n_failed - _SHOWN_FAILED))["trials"] if n_failed else []
 
 
 def exit_status(sweep: SweepAnswer) -> int:

@@ -380,7 +380,8 @@ def test_scheduler_sweep_without_any_success_has_failed(stage: Stage) -> None:
     sweep, scheduler = stage.submit(GRID, run_cap=3), stage.scheduler()
     stage.drive(sweep, lambda: scheduler, [FakeWorker(stage.hands)], lambda _: EXITED)
     ended = stage.store.sweeps.get(sweep.sweep_id)
-    assert (ended.state, ended.detail) == ("failed", "No trial succeeded.")
+    assert ended.state == "failed"
+    assert str(ended.detail).startswith("No trial succeeded")
     assert [(t.state, t.cause, t.attempts) for t in stage.trials(sweep)] == [("failed", "exit_status", 1)] * 3
 
 

@@ -7,6 +7,7 @@ from tests.support.record import EXITED, NOT_LAUNCHED, STOPPED, SUCCEEDED, Hands
 from tracking.errors import NotFound, NotNow
 from tracking.ids import new_uuid
 from tracking.records import OwnedRun, PlacedRun, SessionInfo, WorkerView
+from tracking.states import SweepEvent
 from tracking.store import Store
 from tracking.store.attempts import FinishAnswer
 
@@ -215,6 +216,18 @@ def test_lost_after_a_cancel_is_cancelled(hands: Hands) -> None:
     assert (run.state, run.cause) == ("cancelled", "cancelled")
 
 
+def test_lost_after_a_limit_is_cancelled_for_that_cause(hands: Hands) -> None:
+    """Over budget stays over budget, also when the worker did not live to stop the run (I7)."""
+    session = hands.worker()
+    sweep = hands.sweep()
+    held = hands.start(sweep, 0, session)
+    assert hands.store.sweeps.break_off(hands.epoch, sweep.sweep_id, event=SweepEvent.STOP, cause="over_budget", detail="too long")
+    hands.lose(session.session_id)
+    assert hands.store.queue.cancel_verdict(hands.epoch, hands.due(held.run_id))
+    run = hands.store.runs.get(held.run_id)
+    assert (run.state, run.cause) == ("cancelled", "over_budget")
+
+
 def test_lost_requeue_yields_to_a_cancel_that_came_after_the_verdict(hands: Hands) -> None:
     """Judged, then cancelled, then requeued: such a run would wait for ever; it is judged again instead."""
     session = hands.worker()
@@ -287,6 +300,27 @@ def test_cordon_not_for_one_run_that_fails_again_and_again(hands: Hands) -> None
     sweep = hands.sweep()
     assert [fault(hands, hands.start(sweep, 0, session)) for _ in range(4)] == [False] * 4
     assert view(hands, session).cordoned is None
+
+
+def test_cordon_not_for_a_sweep_that_starts_nowhere(hands: Hands) -> None:
+    """Runs that could not be started on another worker either are to blame themselves: one broken sweep cordons one worker at most."""
+    first, second = hands.worker(), hands.worker()
+    sweep = hands.sweep(6)
+    assert [fault(hands, hands.start(sweep, number, first)) for number in range(3)] == [False, False, True]
+    assert [fault(hands, hands.start(sweep, number, second)) for number in range(6)] == [False] * 6
+    assert view(hands, second).cordoned is None
+
+
+def test_cordon_ends_after_ten_minutes(hands: Hands) -> None:
+    """Then the worker is tried again, and the next fault cordons it anew."""
+    session = hands.worker()
+    sweep = hands.sweep(4)
+    for number in range(3):
+        fault(hands, hands.start(sweep, number, session))
+    hands.change("UPDATE workers SET cordoned_at = now() - interval '11 minutes' WHERE worker_id = %(id)s", id=session.worker_id)
+    assert view(hands, session).cordoned is None
+    assert fault(hands, hands.start(sweep, 3, session))
+    assert view(hands, session).cordoned is not None
 
 
 @pytest.mark.parametrize("outcome", [SUCCEEDED, EXITED, STOPPED], ids=lambda outcome: outcome.verdict)

@@ -281,7 +281,7 @@ def test_supervisor_releases_waiting_messages_when_it_stops(site: Site) -> None:
 def test_supervisor_stops_what_is_to_be_cancelled(site: Site) -> None:
     """The request lies in the record; the attempt is asked to end, and its end is a cancel."""
     run_id, handle = site.begun(site.start())
-    site.hands.store.runs.cancel(run_id)
+    assert site.hands.store.queue.request_cancel(run_id)
     ended = site.wait_for_end(run_id)
     assert (ended.state, ended.cause) == ("stopped", "cancelled")
     assert handle.stops == ["cancel"]

@@ -47,13 +47,15 @@ WITH s AS (
     UPDATE sessions SET state = CASE WHEN state = 'live' THEN 'lost' ELSE state END, ended_at = coalesce(ended_at, now())
      WHERE session_id IN (SELECT session_id FROM sessions WHERE state = 'live' UNION SELECT session_id FROM attempts WHERE state = 'running')
        AND renewed_at + make_interval(secs => %(reassign_after_s)s) < now()
+       AND EXISTS (SELECT 1 FROM leader WHERE lease_until >= now() AND (suspended_until IS NULL OR suspended_until <= now()))
     RETURNING session_id, worker_id
 ), e AS (
     INSERT INTO events (subject, event, worker_id, detail) SELECT 'worker', 'session_lost', worker_id, session_id FROM s
 )
 SELECT session_id FROM s
 """
-"""Indexes: uq_sessions_live, ix_attempts_session, sessions' primary key."""
+"""Indexes: uq_sessions_live, ix_attempts_session, sessions' primary key. Only while the leader's own lease is good and expiry not
+suspended, both by the database's clock: a leader that wakes from a gap (a machine asleep) may ask before it knows of it (I4)."""
 
 _CORDON: Final = "CASE WHEN w.cordoned_at + interval '10 minutes' > now() THEN w.cordoned END"
 
@@ -86,6 +88,15 @@ DRAIN: Final = """
 UPDATE workers SET draining = %(draining)s
  WHERE worker_id = (SELECT worker_id FROM workers WHERE worker_id = %(ref)s OR name = %(ref)s ORDER BY created_at DESC LIMIT 1)
 RETURNING worker_id
+"""
+
+LIFT_CORDON: Final = """
+WITH before AS (
+    SELECT worker_id, cordoned FROM workers WHERE worker_id = %(ref)s OR name = %(ref)s ORDER BY created_at DESC LIMIT 1 FOR UPDATE
+)
+UPDATE workers SET cordoned = NULL, cordoned_at = NULL, faults_in_row = 0
+  FROM before WHERE workers.worker_id = before.worker_id
+RETURNING workers.worker_id, before.cordoned IS NOT NULL AS was_cordoned
 """
 
 WORKER_EVENT: Final = """

@@ -91,6 +91,21 @@ class Sessions:
             rows = tx.rows(sql.ALL_WORKERS)
         return next(_worker(row) for row in rows if row.worker_id == worker_id)
 
+    def lift_cordon(self, ref: str) -> WorkerView:
+        """Let a cordoned worker have runs again and count its faults anew; for one that is not cordoned nothing changes.
+
+        Raises:
+            NotFound: no worker has this name or id.
+        """
+        with self._database.transaction() as tx:
+            found = tx.one(sql.LIFT_CORDON, {"ref": ref})
+            if found is None:
+                raise NotFound(f"There is no worker {ref!r}.", hint="`sweep worker ls` lists them.")
+            if found.was_cordoned:
+                tx.execute(sql.WORKER_EVENT, {"worker_id": found.worker_id, "event": "uncordon", "detail": ""})
+            rows = tx.rows(sql.ALL_WORKERS)
+        return next(_worker(row) for row in rows if row.worker_id == found.worker_id)
+
     def note_fault(self, epoch: int, worker_id: str, run_id: str, *, limit: int, reason: str) -> bool:
         """Count a machinery fault against a worker; the `limit`-th run in a row cordons it. Returns whether it did."""
         with self._database.transaction() as tx:
