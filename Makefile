@@ -10,23 +10,28 @@ unexport VIRTUAL_ENV CONDA_PREFIX PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := tracking scheduler worker sweeps
+PEERS := .cache/bench-venv
+# Not $(MAKE) in the recipes: make -n would run, not print, the lines that hold it.
+AGAIN := $(MAKE) --no-print-directory
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo install test lint types bench faults soak services docs clean
+.PHONY: help demo install test lint types bench bench-peers faults soak services docs clean
 
 help: ## this menu
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: install ## set everything up and run a sweep of 30 trials on this machine
 	@$(BIN)/sweep run examples/digits/sweep.yaml
+	@echo; echo "The cluster of this machine stays up: $(BIN)/sweep down stops it. To write sweep alone: . $(BIN)/activate"
 
 install: $(VENV)/.installed ## a virtual environment in .venv with the product in it
+	@echo "Installed: $(BIN)/sweep --help; or, to write sweep alone: . $(BIN)/activate"
 
 test: $(VENV)/.installed-test ## lint, types and all tests that need no killing and no stopwatch
-	@if [ "$${CI:-}" = true ]; then $(MAKE) --no-print-directory services; fi
+	@if [ "$${CI:-}" = true ]; then $(AGAIN) services; fi
 	@failed=""; \
-	$(MAKE) --no-print-directory lint || failed="$$failed lint"; \
-	$(MAKE) --no-print-directory types || failed="$$failed types"; \
+	$(AGAIN) lint || failed="$$failed lint"; \
+	$(AGAIN) types || failed="$$failed types"; \
 	if [ -z "$$failed" ]; then echo "== lint and types: passed"; else echo "== FAILED:$$failed"; fi; \
 	echo "== tests"; \
 	$(BIN)/python -m pytest tests --ignore=tests/faults --ignore=tests/benchmarks $(ARGS) || exit $$?; \
@@ -42,11 +47,11 @@ types: $(VENV)/.installed-test ## mypy --strict
 	@echo "== types"
 	@$(BIN)/mypy
 
-bench: $(VENV)/.installed-test ## the numbers, beside those of peers (Ray Tune too after: make bench-peers)
-	@$(BIN)/python -m pytest tests/benchmarks --run-bench -q $(ARGS)
+bench: $(VENV)/.installed-test ## the numbers, beside those of peers; one alone: make bench ONLY=noop
+	@$(if $(or $(findstring noop,$(ONLY)),$(if $(ONLY),,all)),$(AGAIN) bench-peers || echo "The peers can't be installed; the table shows our numbers alone." >&2)
+	@$(BIN)/python -m tests.benchmarks $(ONLY)
 
-bench-peers: $(VENV)/.installed-test
-	@$(PIP) -e '.[test,bench]'
+bench-peers: $(PEERS)/.installed
 
 faults: $(VENV)/.installed-test ## kill things on purpose and count what is left
 	@$(BIN)/python -m pytest tests/faults -m 'not soak' $(ARGS)
@@ -87,3 +92,10 @@ $(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing into $(VENV), with what the tests need (about a minute the first time)"
 	@$(PIP) -e '.[test]'
 	@touch $(VENV)/.installed $@
+
+# Peers that are measured beside us live in an environment of their own.
+$(PEERS)/.installed: constraints.txt | $(BIN)/python
+	@echo "Installing Ray Tune into $(PEERS), to measure it beside us"
+	@$(BIN)/python -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt 'ray[tune]'
+	@touch $@

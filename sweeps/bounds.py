@@ -329,7 +329,7 @@ def _longest(parameter: Parameter) -> int:
 
 def _json_bytes(values: Iterable[Any]) -> int:
     encode: Callable[[Any], str] = json.dumps
-    return max(len(encode(value)) for value in values)
+    return max((len(encode(value)) for value in values), default=0)
 
 
 def _shown(name: str) -> str:

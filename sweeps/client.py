@@ -355,11 +355,13 @@ class Client:
 
 
 def _segment(ref: str) -> str:
+    if not ref.strip():
+        raise InvalidRequest("A name is empty.")
     return quote(ref, safe="@")
 
 
 def _path(ref: str) -> str:
-    return quote(ref, safe="@/")
+    return "/".join(_segment(part) for part in ref.split("/"))
 
 
 def _query(values: Mapping[str, Any]) -> str:

@@ -117,13 +117,13 @@ def why_unbuildable(command: Command, names: Collection[str]) -> str:
     if isinstance(command, TemplateCommand):
         known = {*names, *command.defaults}
         unknown = sorted({piece for word in command.words for piece in word[1::2]} - known)
-        return f"names '{unknown[0][:100]}', which is no parameter" if unknown else "" if any(command.words[0]) else "begins with an empty word"
+        return f"names '{unknown[0][:100]}', which is no parameter" if unknown else "" if "".join(command.words[0]).strip() else "begins with an empty word"
     macros = [match[1] for word in command.words if (match := re.match(_MACRO, word))]
     if unknown := [macro for macro in macros if macro not in MACROS]:
         return f"has the unknown macro '{unknown[0][:100]}'"
     if "program" in macros and not command.program:
         return "has '${program}', and there is no program"
-    if not command.words[0] or ((first := re.match(_MACRO, command.words[0])) and first[1] in _ARGS):
+    if not command.words[0].strip() or ((first := re.match(_MACRO, command.words[0])) and first[1] in _ARGS):
         return "begins with no program"
     return ""
 

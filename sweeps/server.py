@@ -231,6 +231,10 @@ async def _health(_: Request) -> Response:
     return PlainTextResponse("OK")
 
 
+async def _welcome(_: Request) -> Response:
+    return PlainTextResponse(_WELCOME)
+
+
 async def _version(_: Request) -> Response:
     return Json(VersionAnswer(schema=SCHEMA, name=DISTRIBUTION, version=program_version()))
 
@@ -252,7 +256,18 @@ def _own_route(path: str, endpoint: Callable[[Request], Awaitable[Response]]) ->
     return Route(path, endpoint, methods=["GET"])
 
 
+_WELCOME: Final = f"""\
+{DISTRIBUTION} {program_version()}
+
+{PREFIX}/openapi.json   what the sweeps API understands
+/api/2.0/mlflow        MLflow's protocol: set MLFLOW_TRACKING_URI to this server
+/health                whether it is well
+
+People use it through the command `sweep`: set SWEEP_SERVER to this server, then `sweep ls`.
+"""
+
 _OWN_ROUTES: Final = (
+    _own_route("/", _welcome),
     _own_route("/health", _health),
     _own_route("/version", _version),
     _own_route(f"{PREFIX}/openapi.json", _openapi),

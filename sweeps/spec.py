@@ -244,7 +244,8 @@ class _Reader:
         noted = {problem.path.partition(".")[0].partition("[")[0] for problem in self._source.problems}
         for fault in faults(config):
             where = self._place_of(fault)
-            if fault.path[0] in noted or (where is None and is_broken):
+            # What the file does not say follows from what it does: told only when nothing else is wrong.
+            if fault.path[0] in noted or (where is None and (is_broken or self._source.problems)):
                 continue
             self._source.add(where or self._root.place._replace(width=1), fault.message, path=".".join(fault.path))
 
@@ -421,7 +422,10 @@ class _Reader:
         """A program that is a file of the project must be there; after `-m` it is a module, and elsewhere it is not ours to know."""
         runs = "${program}" in words and ("-m", "${program}") not in pairwise(words)
         path = PurePosixPath(program)
-        if runs and path.suffix and not path.is_absolute() and not (folder / path).is_file():
+        if runs and (path.is_absolute() or PurePosixPath(os.path.normpath(path)).parts[0] == ".."):
+            message = f"'{program}' lies outside the project folder, which is all that is sent"
+            self._top.add("program", message, suggestion="let 'code' name the folder that holds it")
+        elif runs and path.suffix and not (folder / path).is_file():
             parent = (folder / path).parent
             files = [str(PurePosixPath(path.parent) / one.name) for one in parent.iterdir() if one.is_file()] if parent.is_dir() else []
             self._top.add("program", f"there is no file '{program}' in the project folder", suggestion=did_you_mean(program, files))

@@ -314,7 +314,7 @@ class _Expander:
             value = None
         if isinstance(value, str) and re.search(_NOT_TEXT, value):
             self._source.add(place, "holds a NUL character or half of a surrogate pair", path=path)
-        return Item(value, place, path, text=node.value, is_quoted=node.style is not None)
+        return Item(value, place, path, text=node.value, is_quoted=bool(node.style))
 
     def _place(self, node: Any) -> Place:
         start, end = node.start_mark, node.end_mark

@@ -1,25 +1,44 @@
 """Every error a person may see, as one tree.
 
     SweepError
-    ├── SettingError            a setting or environment variable is wrong
-    ├── RecordError             the record refused or could not answer
-    │   ├── NotFound            no such experiment, run, sweep, model ...
-    │   ├── AlreadyExists       the name is taken
-    │   ├── InvalidValue        a field's value is not acceptable
-    │   ├── NotAllowed          the caller has no right to this write
-    │   ├── NotNow              the object's state does not allow this move
-    │   ├── TooLarge            over a stated limit
-    │   ├── Contradiction       the write contradicts what stands in the record
-    │   ├── Unauthenticated     the token is unknown or has died with its attempt
-    │   ├── NotLeader           another scheduler leads now (tracking.store.leader)
-    │   ├── DatabaseAway        Postgres can't be reached
-    │   └── SchemaOutdated      the database needs `sweep db upgrade`
-    ├── EmbeddedError           the embedded Postgres can't start
-    ├── SpecError               the sweep file or MLproject is wrong (sweeps.spec)
-    ├── ServerError             the server answered with an error (sweeps.client)
-    │   └── ServerAway          the server can't be reached (sweeps.client)
-    ├── SchedulerError          a scheduler can't go on (scheduler.errors)
-    └── WorkerError             a worker can't run an attempt (worker.errors)
+    ├── SettingError                a setting or environment variable is wrong
+    ├── RecordError                 the record refused or could not answer
+    │   ├── NotFound                no such experiment, run, sweep, model ...
+    │   ├── AlreadyExists           the name is taken
+    │   ├── InvalidValue            a field's value is not acceptable
+    │   ├── NotAllowed              the caller has no right to this write
+    │   ├── NotNow                  the object's state does not allow this move
+    │   │   └── NoBestTrial         no trial has finished with a value (sweeps.api.errors)
+    │   ├── TooLarge                over a stated limit
+    │   ├── Contradiction           the write contradicts what stands in the record
+    │   ├── Unauthenticated         the token is unknown or has died with its attempt
+    │   ├── NotLeader               another scheduler leads now (tracking.store.leader)
+    │   ├── DatabaseAway            Postgres can't be reached
+    │   └── SchemaOutdated          the database needs `sweep db upgrade`
+    ├── EmbeddedError               the embedded Postgres can't start
+    ├── EndpointNotFound            this part of MLflow's protocol is not served (tracking.mlflow_api.errors)
+    ├── SpecError                   the sweep file or MLproject can't be used (sweeps.errors)
+    │   └── SpecProblems            everything that is wrong with them, with places (sweeps.errors)
+    ├── ServerError                 the server answered with an error (sweeps.client)
+    │   ├── InvalidRequest          a value is not acceptable to it
+    │   ├── MissingOnServer         it knows no such object
+    │   ├── Refused                 it does not know the caller, or does not let them
+    │   ├── NoBest                  no trial has finished with a value
+    │   └── ServerAway              it can't be reached, or can't reach its database
+    ├── LocalError                  the cluster of this machine can't be started or stopped (sweeps.local)
+    ├── SchedulerError              a scheduler can't go on (scheduler.errors)
+    └── WorkerError                 a worker can't run an attempt (worker.errors)
+        ├── LaunchFailed            the machinery failed to start it
+        │   ├── EngineAway          the container engine does not answer
+        │   ├── SnapshotAway        the server did not hand out the code
+        │   └── IndexAway           the package index did not answer
+        ├── LaunchRefused           the run asks for what can't be started
+        ├── Displaced               another process has taken over this worker's identity
+        ├── EnvironmentBroken       the Python environment can't be built
+        ├── CodeBroken              the snapshot can't be used
+        ├── ImageMissing            the image is not to be had
+        ├── BadPattern              the pattern that reads metrics can't be used
+        └── StateFolderTaken        another worker holds the state folder (worker.identity)
 
 An error is fields, a sentence, and a hint: what to do next. It is shown in one place per surface: the
 command line prints message and hint and exits with `exit_status`; the HTTP layer answers `http_status`
@@ -92,7 +111,7 @@ class NotAllowed(RecordError):
 
 
 class Unauthenticated(RecordError):
-    """The request carries a token that is unknown or has died with its attempt."""
+    """The request carries an attempt's token that is unknown or has died with its attempt. Other tokens are not looked at."""
 
     exit_status = 5
     http_status = 401

@@ -269,6 +269,7 @@ class Trial(Struct, frozen=True):
         value: the objective, if the trial has one.
         told_seq: position in the order in which outcomes were told to the search, None while it is open.
         attrs: the strategy adapter's own JSON.
+        duration_s: how long the current attempt's process ran, or has run so far.
     """
 
     sweep_id: str
@@ -288,6 +289,7 @@ class Trial(Struct, frozen=True):
     started_at: datetime | None = None
     ended_at: datetime | None = None
     worker_name: str | None = None
+    duration_s: float | None = None
 
 
 class NewTrial(Struct, frozen=True):

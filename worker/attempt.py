@@ -7,14 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
+import msgspec
+
 from tracking.errors import DatabaseAway, SweepError
 from tracking.ids import attempt_token, new_secret, new_uuid, token_hash
 from tracking.records import ClaimedRun, Outcome
 from tracking.states import Cause
 from tracking.store.attempts import FinishAnswer
+from worker.errands import CalledOff, keep_trying
 from worker.errors import EngineAway, WorkerError
 from worker.output import Output
-from worker.runtimes.base import AttemptSpec, Handle, StopReason, outcome_of
+from worker.runtimes.base import AttemptSpec, ExitReport, Handle, Runtime, StopReason, outcome_of
 
 if TYPE_CHECKING:
     from worker.supervisor import Supervisor
@@ -24,8 +27,9 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 _RETRY_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
-_ENGINE_RETRY_S: Final = 2.0
 _KILLED_S: Final = 30.0
+_STOP_AGAIN_S: Final = 10.0
+"""How often a stop is asked for again until the command has ended: it may have been lost, as when a container engine was away."""
 _BEGUN: Final = "begun"
 """Name of the file that keeps when the command was started, where its time is limited."""
 
@@ -40,7 +44,7 @@ class Work:
     Attributes:
         announced: whether a Celery task waits on it, and shows it.
         done: set when it is over here, whatever that means for the run.
-        result: what to tell the Celery task.
+        phase: `waiting` for a slot, `claiming`, `preparing`, `running`, `finishing`.
     """
 
     def __init__(self, supervisor: "Supervisor", run_id: str, placement: int, *, announced: bool) -> None:
@@ -54,6 +58,7 @@ class Work:
         self.released = False
         self.refused = False
         self.outcome: Outcome | None = None
+        self.claimed_at: float | None = None
         self.started_at: float | None = None
         self.told_started = False
         self.phase = "waiting"
@@ -61,6 +66,11 @@ class Work:
         self._stop_reason: StopReason | None = None
         self._lock = threading.Lock()
         self._quiet = False
+        self._is_told = False
+        self._is_over = False
+        # Ends what prepares the attempt; and what waits for an engine that may hold an adopted one.
+        self._called_off = threading.Event()
+        self._is_let_go = threading.Event()
 
     # -- asked from outside ---------------------------------------------------------------------------------
 
@@ -70,6 +80,7 @@ class Work:
 
     def adopt(self, claimed: ClaimedRun) -> None:
         """Go on with an attempt that an earlier life of this worker had claimed."""
+        self.claimed_at = time.monotonic()
         self.claimed = claimed
         threading.Thread(target=self._guarded, args=(self._go_on,), name=f"run-{self.run_id[:8]}", daemon=True).start()
 
@@ -81,13 +92,29 @@ class Work:
             if self._stop_reason is None:
                 self._stop_reason = reason
             handle = self._handle
+        self._called_off.set()
+        if reason == "superseded":
+            self._is_let_go.set()
         if handle is not None:
             handle.stop(reason)
+
+    def call_off(self) -> None:
+        """The worker stops: what is not started yet is not started any more."""
+        self._called_off.set()
+        self._is_let_go.set()
 
     def release(self) -> None:
         """The worker stops: whoever waits here waits no longer, the attempt goes on without us."""
         self.released = True
         self.done.set()
+
+    def attend(self) -> bool:
+        """A Celery task comes to wait, and shows the end instead of us; False if another one does, or if it was shown already."""
+        with self._lock:
+            if self._is_told or self.announced:
+                return False
+            self.announced = True
+            return True
 
     @property
     def is_live(self) -> bool:
@@ -114,8 +141,12 @@ class Work:
             self.released = True
             _log.warning("Run %s: the worker stops before this attempt could be settled; its next start does that.", self.run_id)
         finally:
-            self._supervisor.forget(self)
-            self.done.set()
+            try:
+                if self._is_over:
+                    self._tidy()
+            finally:
+                self._supervisor.forget(self)
+                self.done.set()
 
     def _break_off(self) -> None:
         """End an attempt that we can't go on with. Nobody watches its command any more: it must not run beside the next attempt."""
@@ -126,7 +157,6 @@ class Work:
             self._handle.wait(_KILLED_S)
         self._report(Outcome("failed", Cause.LAUNCH, "The worker made an error; its log tells more."))
         self._tell_ended()
-        self._tidy()
 
     def _claim_and_run(self) -> None:
         slots = self._supervisor.slots
@@ -140,8 +170,9 @@ class Work:
             if self.claimed is None:
                 self.refused = True
                 return
+            self.claimed_at = time.monotonic()
             self._supervisor.note_activity()
-            self.phase = "running"
+            self.phase = "preparing"
             if not self.announced:
                 self._supervisor.window.publish_started(self.run_id, self.placement)
             outcome = self._run(self.claimed, attempt_token(self.run_id, self.claimed.attempt, secret))
@@ -149,7 +180,6 @@ class Work:
         finally:
             slots.free()
         self._tell_ended()
-        self._tidy()
 
     def _go_on(self) -> None:
         claimed = self._require_claimed()
@@ -169,23 +199,26 @@ class Work:
         finally:
             slots.free()
         self._tell_ended()
-        self._tidy()
 
     def _find(self, claimed: ClaimedRun, folder: Path) -> Handle | None:
         """What an earlier life of this worker had started, if it had.
 
         A container engine that is away says nothing about its containers: it is asked until it is back, or for as long as a worker may be silent.
         """
-        deadline = time.monotonic() + self._supervisor.settings.reassign_after_s
-        while True:
-            try:
-                return self._supervisor.runtime_of(claimed).adopt(self.run_id, claimed.attempt, folder)
-            except EngineAway as error:
-                if time.monotonic() > deadline:
-                    return None
-                _log.warning("Run %s: %s Asking again.", self.run_id, error)
-                if self._supervisor.wait_stopping(_ENGINE_RETRY_S):
-                    raise _Unfinished from None
+        supervisor = self._supervisor
+        try:
+            return keep_trying(
+                lambda: supervisor.runtime_of(claimed).adopt(self.run_id, claimed.attempt, folder),
+                self._is_let_go,
+                away=EngineAway,
+                for_s=supervisor.settings.reassign_after_s,
+            )
+        except EngineAway:
+            return None
+        except CalledOff:
+            if self._quiet:
+                return None
+            raise _Unfinished from None
 
     def _claim(self, secret: str) -> ClaimedRun | None:
         """Claim until the answer is known: the same claim id gets the same answer."""
@@ -197,24 +230,50 @@ class Work:
 
     def _run(self, claimed: ClaimedRun, token: str) -> Outcome:
         try:
-            runtime = self._supervisor.runtime_of(claimed)
             spec = self._prepare(claimed, token)
-            with self._lock:
-                reason = self._stop_reason
-            if reason is not None:
-                return Outcome("stopped", Cause.PRUNED if reason == "prune" else Cause.CANCELLED, "Stopped before its command was started.")
             self.output = Output(spec.folder, claimed.launch, self._supervisor.settings.log_max_bytes)
-            handle = runtime.start(spec)
+            handle = self._start(claimed, spec)
+        except CalledOff:
+            return self._never_started()
         except WorkerError as error:
             return Outcome("failed", error.cause, f"{error.message} {error.hint}".strip())
+        except OSError as error:
+            return Outcome("failed", Cause.LAUNCH, f"The attempt could not be prepared on this worker: {error}")
         if claimed.launch.trial_time_s is not None:
             (spec.folder / _BEGUN).write_text(repr(time.time()), encoding="ascii")
         return self._follow(claimed, handle, since=time.monotonic())
 
+    def _never_started(self) -> Outcome:
+        with self._lock:
+            reason = self._stop_reason
+        if reason is None:
+            return Outcome("failed", Cause.LOST, "The worker was stopped before the command had started.")
+        return Outcome("stopped", Cause.PRUNED if reason == "prune" else Cause.CANCELLED, "Stopped before its command was started.")
+
+    def _start(self, claimed: ClaimedRun, spec: AttemptSpec) -> Handle:
+        """Start the command. An engine that is away may have started it all the same: asked again, it gives the same container."""
+        runtime = keep_trying(lambda: self._supervisor.runtime_of(claimed), self._called_off, away=EngineAway)
+        try:
+            return keep_trying(lambda: runtime.start(spec, self._called_off), self._called_off, away=EngineAway)
+        except (WorkerError, CalledOff):
+            self._take_back(runtime, spec)
+            raise
+
+    def _take_back(self, runtime: Runtime, spec: AttemptSpec) -> None:
+        """End what a start that failed, or whose answer was lost, has left. What can't be reached now is ended by the next sweep."""
+        try:
+            handle = runtime.adopt(self.run_id, spec.attempt, spec.folder)
+            if handle is not None:
+                handle.kill()
+                handle.wait(_KILLED_S)
+                self._handle = handle
+        except WorkerError as error:
+            _log.warning("Run %s: whether attempt %d has left something is not known yet: %s", self.run_id, spec.attempt, error)
+
     def _prepare(self, claimed: ClaimedRun, token: str) -> AttemptSpec:
         supervisor = self._supervisor
-        folder, start = supervisor.surroundings.prepare_code(claimed)
-        env_bin = supervisor.surroundings.prepare_environment(folder, claimed.launch)
+        folder, start = supervisor.surroundings.prepare_code(claimed, self._called_off)
+        env_bin = supervisor.surroundings.prepare_environment(folder, claimed.launch, self._called_off)
         return AttemptSpec(
             run_id=self.run_id,
             attempt=claimed.attempt,
@@ -234,25 +293,39 @@ class Work:
         with self._lock:
             self._handle = handle
             reason = self._stop_reason
+        self.phase = "running"
+        self.started_at = since
         if reason is not None:
             handle.stop(reason)
-        self.started_at = since
-        limit_s = claimed.launch.trial_time_s
-        report = handle.wait(None if limit_s is None else max(0.0, limit_s - (time.monotonic() - since)))
-        if report is None and limit_s is not None:
-            self.stop("timeout")
-        while report is None:
-            report = handle.wait()
+        report = self._await_end(handle, None if claimed.launch.trial_time_s is None else since + claimed.launch.trial_time_s)
         return outcome_of(report, error_line=self.output.last_error_line() if self.output is not None and report.exit_status else "")
+
+    def _await_end(self, handle: Handle, deadline: float | None) -> ExitReport:
+        """Wait, stop it when its time is over, and repeat a stop until it has ended."""
+        while True:
+            left_s = _STOP_AGAIN_S if deadline is None else max(0.0, min(deadline - time.monotonic(), _STOP_AGAIN_S))
+            report = handle.wait(left_s)
+            if report is not None:
+                return report
+            if deadline is not None and time.monotonic() >= deadline:
+                deadline = None
+                self.stop("timeout")
+                continue
+            with self._lock:
+                reason = self._stop_reason
+            if reason is not None:
+                handle.stop(reason)
 
     def _end(self, outcome: Outcome) -> None:
         """Ship what is left of the output, then report: an outcome must not overtake its metrics."""
         self.phase = "finishing"
         if self._quiet:
-            self.refused = True
+            self.refused = self._is_over = True
             return
         if self.output is not None:
             self._until_known(self._ship_rest)
+            if self.output.note:
+                outcome = msgspec.structs.replace(outcome, detail=f"{outcome.detail} {self.output.note}".strip())
         self._report(outcome)
 
     def _ship_rest(self) -> None:
@@ -268,6 +341,8 @@ class Work:
         )
         self.refused = answer is None or answer is FinishAnswer.REFUSED
         self.outcome = outcome
+        # A newer session of this worker that has adopted the attempt still needs what lies here.
+        self._is_over = not self.refused or not supervisor.is_displaced()
         if self.refused:
             _log.warning("Run %s attempt %d is no longer ours; its outcome was not recorded.", self.run_id, claimed.attempt)
 
@@ -277,7 +352,10 @@ class Work:
             return
         self._supervisor.note_activity()
         self._supervisor.wake_scheduler()
-        if not self.announced:
+        with self._lock:
+            self._is_told = True
+            is_announced = self.announced
+        if not is_announced:
             self._supervisor.window.publish_ended(self.run_id, self.placement, self.outcome.verdict, self.outcome.detail)
 
     def _tidy(self) -> None:
@@ -288,7 +366,7 @@ class Work:
             if self.claimed is not None:
                 self._supervisor.surroundings.folders.remove(self.run_id, self.claimed.attempt)
         except (WorkerError, OSError) as error:
-            _log.warning("Run %s: something of its attempt is left behind, which the next start removes: %s", self.run_id, error)
+            _log.warning("Run %s: something of its attempt is left behind, which the next sweep removes: %s", self.run_id, error)
 
     def _until_known(self, act: Callable[[], T]) -> T | None:
         """Do it until Postgres has answered; None when the attempt was superseded meanwhile, or the record refuses.

@@ -5,9 +5,11 @@ Lines end at a newline or a carriage return, so each state of a progress bar cou
 
 import math
 import re
+import time
 from pathlib import Path
 from typing import Final
 
+import regex
 from msgspec import Struct, field
 
 from tracking.records import Collect, MetricPoint
@@ -17,7 +19,14 @@ from worker.logs import read_from
 LINE_BYTES: Final = 1024 * 1024
 """What is longer is looked at up to here."""
 PATTERN_LINE_CHARS: Final = 4096
-"""How much of a line a pattern of the user's own sees: a careless one may take time that grows with the square of it, or worse."""
+"""How much of a line a pattern of the user's own sees."""
+PATTERN_LINE_S: Final = 1.0
+"""How long such a pattern may take over one line: a careless one may take time that grows with the square of its length, or worse."""
+PATTERN_FEED_S: Final = 5.0
+"""How much processor time it may take over one look at the output (of at most 4 MiB): other attempts wait for theirs meanwhile."""
+KEY_CHARS: Final = 250
+"""The longest key of a metric, as everywhere in the record."""
+_MAX_STEP: Final = 2**63 - 1
 _POLL_BYTES: Final = 4 * 1024 * 1024
 
 _LINE_ENDS: Final = re.compile(rb"[\r\n]")
@@ -35,11 +44,13 @@ class CollectState(Struct, frozen=True):
         offset: of the stream's first byte that no complete line before it holds.
         next_steps: of each key, for lines that name no step.
         is_skipping: whether `offset` lies within a line that was too long.
+        is_given_up: whether the pattern took too long, and nothing is read any more.
     """
 
     offset: int = 0
     next_steps: dict[str, int] = field(default_factory=dict)
     is_skipping: bool = False
+    is_given_up: bool = False
 
 
 class StdoutCollector:
@@ -50,6 +61,11 @@ class StdoutCollector:
         metric_keys: the metrics that the sweep cares about, kept where `collect` names none.
         state: where an earlier collector stood; feed this one from `offset` on.
 
+    A pattern of the user's own that takes too long is given up: nothing more is read from this attempt's output, which goes on.
+
+    Attributes:
+        note: a sentence on what was given up or left out, for people; empty if there is nothing to say.
+
     Raises:
         BadPattern: the pattern is no regular expression, or lacks the groups `key` and `value`.
     """
@@ -59,15 +75,28 @@ class StdoutCollector:
         self.offset = state.offset
         self._next_steps = dict(state.next_steps)
         self._is_skipping = state.is_skipping
+        self._is_given_up = state.is_given_up
         self._rest = b""
         self._keys = frozenset(collect.keys or metric_keys)
         self._reader = _compile(collect, self._keys)
+        self._n_left_out = 0
+
+    @property
+    def note(self) -> str:
+        """See the class."""
+        said = []
+        if self._is_given_up:
+            said.append("The pattern under `collect` took too long over its output and was given up: metrics printed after that are missing.")
+        if self._n_left_out:
+            said.append(f"{self._n_left_out} metric values in its output were left out: a key may have {KEY_CHARS} characters, and no NUL.")
+        return " ".join(said)
 
     def feed(self, data: bytes, time_ms: int) -> list[MetricPoint]:
         """Take the next bytes of the stream; return the points of the lines that they complete."""
         if self._reader is None:
             self.offset += len(data)
             return []
+        self._reader.begin()
         points: list[MetricPoint] = []
         *lines, self._rest = _LINE_ENDS.split(self._rest + data)
         for line in lines:
@@ -85,7 +114,7 @@ class StdoutCollector:
 
     def state(self) -> CollectState:
         """Where this collector stands."""
-        return CollectState(self.offset, dict(self._next_steps), self._is_skipping)
+        return CollectState(self.offset, dict(self._next_steps), self._is_skipping, self._is_given_up)
 
     def _give_up_line(self, time_ms: int) -> list[MetricPoint]:
         """Read what there is of a line that is too long, and skip the rest of it."""
@@ -96,15 +125,21 @@ class StdoutCollector:
         return points
 
     def _read(self, line: bytes, time_ms: int) -> list[MetricPoint]:
-        if self._reader is None or not line:
+        if self._reader is None or self._is_given_up or not line:
             return []
         text = _COLOURS.sub(b"", line[:LINE_BYTES]).decode("utf-8", "replace")
-        found = self._reader.read(text)
-        return [MetricPoint(key, value, self._step(key, step), time_ms) for key, value, step in found]
+        try:
+            found = self._reader.read(text)
+        except TimeoutError:
+            self._is_given_up = True
+            return []
+        fitting = [one for one in found if len(one[0]) <= KEY_CHARS and "\0" not in one[0]]
+        self._n_left_out += len(found) - len(fitting)
+        return [MetricPoint(key, value, self._step(key, step), time_ms) for key, value, step in fitting]
 
     def _step(self, key: str, named: int | None) -> int:
         step = self._next_steps.get(key, 0) if named is None else named
-        self._next_steps[key] = step + 1
+        self._next_steps[key] = min(step + 1, _MAX_STEP)
         return step
 
 
@@ -120,6 +155,9 @@ class _FieldReader:
         names = "|".join(re.escape(key) for key in sorted(keys, key=len, reverse=True))
         self._field = re.compile(_FIELD.format(keys=f"(?-i:{names})", number=_NUMBER), re.IGNORECASE)
 
+    def begin(self) -> None:
+        """It has no limit to keep."""
+
     def read(self, text: str) -> list[Found]:
         values = {match["key"]: float(match["value"]) for match in self._field.finditer(text)}
         if not values:
@@ -129,17 +167,32 @@ class _FieldReader:
 
 
 class _PatternReader:
-    """A regular expression of the user's own, with groups `key`, `value` and maybe `step`. Without keys, all are kept."""
+    """A regular expression of the user's own, with groups `key`, `value` and maybe `step`. Without keys, all are kept.
 
-    def __init__(self, pattern: re.Pattern[str], keys: frozenset[str]) -> None:
+    Python's own `re` can't be stopped and keeps every other thread waiting; the package `regex` reads the same patterns and does neither.
+    """
+
+    def __init__(self, pattern: "regex.Pattern[str]", keys: frozenset[str]) -> None:
         self._pattern = pattern
         self._keys = keys
         self._has_step = "step" in pattern.groupindex
+        self._until = math.inf
+
+    def begin(self) -> None:
+        """Give it new time."""
+        self._until = time.thread_time() + PATTERN_FEED_S
 
     def read(self, text: str) -> list[Found]:
+        """What a line holds.
+
+        Raises:
+            TimeoutError: it took too long.
+        """
+        if time.thread_time() > self._until:
+            raise TimeoutError
         text = text[:PATTERN_LINE_CHARS]
         found = []
-        for match in self._pattern.finditer(text):
+        for match in self._pattern.finditer(text, concurrent=True, timeout=PATTERN_LINE_S):
             value = _parse_number(match["value"])
             if value is None or not match["key"] or (self._keys and match["key"] not in self._keys):
                 continue
@@ -154,8 +207,8 @@ def _compile(collect: Collect, keys: frozenset[str]) -> _FieldReader | _PatternR
     if collect.pattern is None:
         return _FieldReader(keys) if keys else None
     try:
-        pattern = re.compile(collect.pattern)
-    except re.error as error:
+        pattern = regex.compile(collect.pattern)
+    except regex.error as error:
         raise BadPattern(f"The pattern {collect.pattern!r} is no regular expression: {error}.") from error
     if not {"key", "value"} <= set(pattern.groupindex):
         raise BadPattern(f"The pattern {collect.pattern!r} lacks the groups (?P<key>...) and (?P<value>...).")
@@ -170,7 +223,7 @@ def _named_step(text: str) -> int | None:
 
 def _parse_step(text: str | None) -> int | None:
     number = _parse_number(text)
-    if number is None or not math.isfinite(number) or number != int(number):
+    if number is None or not math.isfinite(number) or number != int(number) or not -_MAX_STEP <= number < _MAX_STEP:
         return None
     return int(number)
 

@@ -2,13 +2,20 @@
 
     WorkerError
     ├── LaunchFailed         the machinery could not start the process or container
-    │   └── EngineAway       the container engine does not answer
+    │   ├── EngineAway       the container engine does not answer
+    │   ├── SnapshotAway     the server does not hand out the snapshot just now
+    │   └── IndexAway        the package index does not answer
+    ├── LaunchRefused        what the run asks for can't be started anywhere
     ├── EnvironmentBroken    the Python environment can't be built
     ├── CodeBroken           the snapshot can't be used
     ├── ImageMissing         the container image is not to be had
     └── BadPattern           the pattern that reads metrics from the output can't be used
 
-They end one attempt, never the worker.
+They end one attempt, never the worker. What ends the worker itself:
+
+    WorkerError
+    ├── StateFolderTaken     another worker holds the state folder (worker.identity)
+    └── Displaced            a newer session of the same worker has taken over
 """
 
 from typing import ClassVar
@@ -39,6 +46,25 @@ class EngineAway(LaunchFailed):
     hint = "Check that the container engine runs on the worker and that the worker may use its socket."
 
 
+class SnapshotAway(LaunchFailed):
+    """The server does not hand out the snapshot just now; it may later."""
+
+    hint = "Check that the server runs and that the worker's SWEEP_SERVER leads to it; the run is tried again."
+
+
+class IndexAway(LaunchFailed):
+    """The package index does not answer, or answers that it can't just now."""
+
+    hint = "Check that the worker reaches the package index; the run is tried again."
+
+
+class LaunchRefused(WorkerError):
+    """What the run asks for can't be started on any worker: its variables, arguments or limits."""
+
+    cause = Cause.ENVIRONMENT
+    hint = "Check `env`, `resources` and the command in the sweep file."
+
+
 class EnvironmentBroken(WorkerError):
     """The Python environment of the project can't be built; the message ends with the builder's own last lines."""
 
@@ -63,5 +89,11 @@ class ImageMissing(WorkerError):
 class BadPattern(WorkerError):
     """The pattern that reads metrics from the output can't be used."""
 
-    cause = Cause.LAUNCH
+    cause = Cause.ENVIRONMENT
     hint = "Check `collect` in the sweep file: a regular expression with the groups `key` and `value`."
+
+
+class Displaced(WorkerError):
+    """Another worker process runs under this worker's identity, and has taken over its attempts."""
+
+    hint = "Two workers need two state folders: give one of them another name (`sweep worker --name NAME`) and never copy a state folder."

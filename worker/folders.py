@@ -10,17 +10,25 @@ import fcntl
 import hashlib
 import os
 import shutil
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 from tracking.errors import SweepError
 from tracking.snapshots import unpack
+from worker.errands import LOOK_S, CalledOff, Errands
 from worker.errors import CodeBroken
 from worker.runtimes.base import WORK, AttemptKey
 
-Fetch = Callable[[str, Path], None]
-"""Brings the archive of a digest to a path."""
+SNAPSHOTS_KEPT: Final = 20
+SNAPSHOTS_KEPT_BYTES: Final = 5 * 1024**3
+"""Of the unpacked snapshots, the most recently used stay, so many and so much at most."""
+
+Fetch = Callable[[str, Path, threading.Event], None]
+"""Brings the archive of a digest to a path; raises `CalledOff` soon after the event was set."""
 
 
 class AttemptFolders:
@@ -28,21 +36,30 @@ class AttemptFolders:
 
     Args:
         home: the worker's own state folder.
-        fetch: called with a digest and the path that its archive is to be written to.
+        fetch: called with a digest, the path that its archive is to be written to, and an event that calls it off.
     """
 
     def __init__(self, home: Path, fetch: Fetch) -> None:
         self.runs = home / "runs"
         self._snapshots = home / "snapshots"
         self._fetch = fetch
+        self._fetches: Errands[None] = Errands()
+        self._lock = threading.Lock()
+        self._evicting = threading.Lock()
+        self._in_use: Counter[str] = Counter()
         for folder in (self.runs, self._snapshots):
             folder.mkdir(parents=True, exist_ok=True)
+        # What an earlier life of the worker was unpacking, or removing, when it was killed.
+        for left in self._snapshots.glob(".*"):
+            shutil.rmtree(left, ignore_errors=True)
 
     def path(self, run_id: str, attempt: int) -> Path:
         """The folder of an attempt, whether it exists or not."""
         return self.runs / run_id / str(attempt)
 
-    def prepare(self, run_id: str, attempt: int, *, digest: str | None = None, subfolder: str = ".") -> tuple[Path, Path]:
+    def prepare(
+        self, run_id: str, attempt: int, *, digest: str | None = None, subfolder: str = ".", called_off: threading.Event | None = None
+    ) -> tuple[Path, Path]:
         """Make an attempt's folder with its own copy of the code.
 
         Returns:
@@ -50,14 +67,17 @@ class AttemptFolders:
 
         Raises:
             CodeBroken: the snapshot is not what its digest says, or has no such subfolder.
+            CalledOff: `called_off` was set first.
         """
+        called_off = called_off or threading.Event()
         folder = self.path(run_id, attempt)
         work = folder / WORK
         _make(folder)
         if digest is None:
             work.mkdir(exist_ok=True)
         elif not work.exists():
-            _copy(self._unpacked(digest), work)
+            with self._unpacked(digest, called_off) as snapshot:
+                _copy(snapshot, work, called_off)
         start = work / subfolder
         if not start.is_dir() or not start.resolve().is_relative_to(work.resolve()):
             raise CodeBroken(f"The snapshot {(digest or 'none')[:12]} has no folder {subfolder!r}.")
@@ -85,20 +105,49 @@ class AttemptFolders:
         with suppress(OSError):
             folder.parent.rmdir()
 
-    def _unpacked(self, digest: str) -> Path:
+    @contextmanager
+    def _unpacked(self, digest: str, called_off: threading.Event) -> Iterator[Path]:
+        """The unpacked snapshot, which stays for as long as it is used."""
         target = self._snapshots / digest
-        if target.exists():
-            return target
-        with locked(self._snapshots / f"{digest}.lock"):
-            # Another thread may have been first.
+        with self._lock:
+            self._in_use[digest] += 1
+        try:
             if not target.exists():
-                self._unpack(digest, target)
-        return target
+                self._fetches.run(digest, lambda abandoned: self._unpack(digest, target, abandoned), called_off)
+            os.utime(target)
+            yield target
+        finally:
+            with self._lock:
+                self._in_use[digest] -= 1
 
-    def _unpack(self, digest: str, target: Path) -> None:
+    def _evict(self) -> None:
+        """Remove the snapshots that were not used for longest, until the rest is few and small enough."""
+        snapshots = [path for path in self._snapshots.glob("[!.]*") if path.is_dir()]
+        snapshots.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+        kept_bytes = n_kept = 0
+        for path in snapshots:
+            size_bytes = _size(path)
+            if n_kept < SNAPSHOTS_KEPT and kept_bytes + size_bytes <= SNAPSHOTS_KEPT_BYTES:
+                n_kept += 1
+                kept_bytes += size_bytes
+            else:
+                self._forget(path)
+
+    def _forget(self, snapshot: Path) -> None:
+        with self._lock:
+            if self._in_use[snapshot.name]:
+                return
+            # Under another name first: half a snapshot must not be taken for a whole one.
+            old = snapshot.rename(snapshot.with_name(f".{snapshot.name}.old"))
+        shutil.rmtree(old)
+
+    def _unpack(self, digest: str, target: Path, abandoned: threading.Event) -> None:
+        if target.exists():
+            # Another attempt was first.
+            return
         archive = self._snapshots / f"{digest}.tar.gz"
         try:
-            self._fetch(digest, archive)
+            self._fetch(digest, archive, abandoned)
             with archive.open("rb") as file:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
             if found != digest:
@@ -106,13 +155,26 @@ class AttemptFolders:
             _unpack_or_say_why(archive, target)
         finally:
             archive.unlink(missing_ok=True)
+        with self._evicting:
+            self._evict()
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a lock file, against other threads and processes; it goes with its holder."""
+def locked(path: Path, called_off: threading.Event) -> Iterator[None]:
+    """Hold a lock file, against other threads and processes; it goes with its holder.
+
+    Raises:
+        CalledOff: `called_off` was set first.
+    """
     with path.open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if called_off.wait(LOOK_S):
+                    raise CalledOff from None
+            else:
+                break
         yield
 
 
@@ -131,13 +193,23 @@ def _unpack_or_say_why(archive: Path, target: Path) -> None:
         raise CodeBroken(error.message) from error
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy(source: Path, target: Path, called_off: threading.Event) -> None:
     """Copy under another name first: an interrupted copy must not be taken for a whole one."""
     part = target.with_name(target.name + ".part")
     if part.exists():
         shutil.rmtree(part)
-    shutil.copytree(source, part, symlinks=True)
+
+    def copy_file(one: str, other: str) -> None:
+        if called_off.is_set():
+            raise CalledOff
+        shutil.copy2(one, other)
+
+    shutil.copytree(source, part, symlinks=True, copy_function=copy_file)
     part.rename(target)
+
+
+def _size(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*"))
 
 
 def _unlock(folder: Path) -> None:

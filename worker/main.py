@@ -15,11 +15,12 @@ from tracking.records import SessionInfo
 from tracking.roles import on_signal, wait_for_store
 from tracking.settings import Settings
 from tracking.store import Store, open_store
+from worker.capacity import usable_cpus, usable_memory_bytes, whole_cpus
 from worker.celery_app import make_window
 from worker.errors import EngineAway, WorkerError
 from worker.identity import StateFolder
 from worker.runtimes.base import Runtime
-from worker.runtimes.docker import DockerRuntime
+from worker.runtimes.docker import DockerRuntime, engine_answers
 from worker.runtimes.host import host_incarnation
 from worker.runtimes.process import ProcessRuntime
 from worker.supervisor import Supervisor
@@ -30,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """What a worker offers. None: found out from the machine.
+    """What a worker offers. None: what this process may use of its machine (see `worker.capacity`).
 
     Attributes:
         name: shown to people, and the name of the state folder; two workers of one home need two names.
@@ -51,7 +52,7 @@ def run_worker(settings: Settings, options: WorkerOptions) -> int:
     """Run until a signal; the exit status.
 
     Raises:
-        WorkerError: no database or server is configured, or the state folder is taken.
+        WorkerError: no database or server is configured, the state folder is taken, or another process runs under this identity.
     """
     if not settings.database_url or not settings.server:
         raise WorkerError("A worker needs a database and a server.", hint="Set SWEEP_DATABASE_URL and SWEEP_SERVER, or use `sweep up`.")
@@ -78,10 +79,12 @@ def _assemble(settings: Settings, options: WorkerOptions, identity: StateFolder,
     surroundings = Surroundings(settings, identity.path)
     runtimes: dict[str, Runtime] = {"process": ProcessRuntime(surroundings.folders.runs)}
     connect_engine = partial(DockerRuntime, identity.worker_id)
-    with contextlib.suppress(EngineAway):
-        # A machine without a container engine serves process runs only, and says so below.
-        runtimes["docker"] = connect_engine()
-    slots = options.slots or max(2, os.cpu_count() or 1)
+    if engine_answers():
+        # It may go away this very moment; a machine without one serves process runs only, and says so below.
+        with contextlib.suppress(EngineAway):
+            runtimes["docker"] = connect_engine()
+    n_cores = whole_cpus(usable_cpus())
+    slots = options.slots or max(2, n_cores)
     info = SessionInfo(
         worker_id=identity.worker_id,
         session_id=new_uuid(),
@@ -90,8 +93,8 @@ def _assemble(settings: Settings, options: WorkerOptions, identity: StateFolder,
         celery_queue=f"sweep.worker.{identity.worker_id}",
         queues=options.queues,
         slots=slots,
-        cpus=options.cpus or float(max(slots, os.cpu_count() or 1)),
-        memory_bytes=options.memory_bytes or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        cpus=options.cpus or float(max(slots, n_cores)),
+        memory_bytes=options.memory_bytes or usable_memory_bytes(),
         gpus=options.gpus,
         runtimes=tuple(runtimes),
         host_incarnation=host_incarnation(),

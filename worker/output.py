@@ -4,6 +4,7 @@ Nothing is dropped because Postgres is away: what was read and not committed is 
 """
 
 import contextlib
+import logging
 import threading
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from tracking.errors import InvalidValue
 from tracking.records import ClaimedRun, Launch, LogChunk, MetricPoint
 from tracking.store import Fence, Store
 from worker.collect import CollectState, MetricTail, StdoutCollector
@@ -18,6 +20,8 @@ from worker.logs import FollowState, OutputFollower, last_error_line, read_from
 from worker.runtimes.base import STDOUT
 
 _STATE = "output.json"
+
+_log = logging.getLogger(__name__)
 
 
 class _State(Struct, frozen=True):
@@ -53,6 +57,14 @@ class Output:
         self._lock = threading.Lock()
         self._is_read = False
         self._is_whole = False
+        self._n_refused = 0
+        self._has_said = False
+
+    @property
+    def note(self) -> str:
+        """What a person should know of metrics that were left out; empty if none were."""
+        refused = f"{self._n_refused} metric values in its output were refused by the record." if self._n_refused else ""
+        return " ".join(filter(None, (self._collector.note, refused)))
 
     @classmethod
     def resume(cls, folder: Path, launch: Launch, max_bytes: int) -> "Output":
@@ -77,6 +89,8 @@ class Output:
             self._send(store, claimed)
             if not self._is_read:
                 self._read(is_final=is_final)
+                if self._collector.note:
+                    self._say(claimed, self._collector.note)
                 self._is_read = is_final
                 self._send(store, claimed)
             self._is_whole = self._is_read
@@ -92,10 +106,35 @@ class Output:
             store.logs.append(claimed.run_id, claimed.attempt, self._chunks)
             self._chunks = []
         if self._points:
-            store.metrics.log(claimed.run_id, self._points, Fence(claimed.run_id, claimed.attempt))
+            self._send_points(store, claimed)
             self._points = []
         if not self._is_read:
             self._save(_State(self._follower.state(), self._collector.state()))
+
+    def _send_points(self, store: Store, claimed: ClaimedRun) -> None:
+        """Send all points that the record takes; one that it does not take must not keep back the others, nor the logs."""
+        fence = Fence(claimed.run_id, claimed.attempt)
+        parts = [self._points]
+        while parts:
+            part = parts.pop()
+            try:
+                store.metrics.log(claimed.run_id, part, fence)
+            except InvalidValue as error:
+                if part is self._points and not _is_open(store, claimed, fence):
+                    # It is not the points: the run was deleted, and takes none at all.
+                    self._n_refused += len(part)
+                elif len(part) == 1:
+                    self._n_refused += 1
+                else:
+                    middle = len(part) // 2
+                    parts += [part[middle:], part[:middle]]
+                self._say(claimed, str(error))
+
+    def _say(self, claimed: ClaimedRun, problem: str) -> None:
+        """Once: the next thousand are no news."""
+        if not self._has_said:
+            self._has_said = True
+            _log.warning("Run %s: metric values in its output are left out: %s", claimed.run_id, problem)
 
     def _read(self, *, is_final: bool) -> None:
         now_ms = time.time_ns() // 1_000_000
@@ -122,3 +161,12 @@ class Output:
         with contextlib.suppress(OSError):
             fresh.write_bytes(msgspec.json.encode(state))
             fresh.replace(self._folder / _STATE)
+
+
+def _is_open(store: Store, claimed: ClaimedRun, fence: Fence) -> bool:
+    """Whether the run takes metrics at all."""
+    try:
+        store.metrics.log(claimed.run_id, [], fence)
+    except InvalidValue:
+        return False
+    return True

@@ -1,14 +1,15 @@
 """The supervisor: owns the slots and the attempts of this worker, and keeps them in step with the record (D3, D4).
 
 It learns of placed runs from Celery's wake-ups and, whatever the broker does, from the answer to its renewals; it
-stops what is no longer its own. Threads: one that renews, one that ships output, one for each attempt.
+stops what is no longer its own. Threads: one that renews, one that ships output, one that removes what nobody owns, one for each attempt.
 """
 
+import contextlib
 import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 
@@ -20,8 +21,9 @@ from tracking.states import Cause
 from tracking.store import Store
 from worker.attempt import Work
 from worker.celery_app import Released, RunFailed, Window
-from worker.errors import WorkerError
-from worker.runtimes.base import Runtime
+from worker.errors import Displaced, EngineAway, WorkerError
+from worker.runtimes.base import AttemptKey, Runtime
+from worker.runtimes.process import is_alive
 from worker.slots import Slots
 from worker.surroundings import Surroundings
 
@@ -34,6 +36,8 @@ _LOOK_BUSY_S: Final = 0.02
 _LOOK_IDLE_S: Final = 0.5
 _BUSY_FOR_S: Final = 3.0
 _LAST_WORD_S: Final = 5.0
+_SWEEP_S: Final = 60.0
+"""How often to look for containers, processes and folders that nobody owns: what a failed start or a tidying up that failed has left."""
 
 
 class Supervisor:
@@ -72,11 +76,15 @@ class Supervisor:
         self._has_broker = has_broker
         self._works: dict[str, Work] = {}
         self._lock = threading.Lock()
+        self._connecting = threading.Lock()
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._active_at = 0.0
         self._is_away = False
         self._strangers: set[tuple[str, int]] = set()
+        self._renewed_at = 0.0
+        self._is_draining = False
+        self._is_displaced = False
 
     # -- for attempts ---------------------------------------------------------------------------------------
 
@@ -119,9 +127,11 @@ class Supervisor:
         Raises:
             EngineAway: there was no container engine when the worker started, and there still is none.
         """
-        if not claimed.launch.resources.image:
-            return self._runtimes["process"]
-        with self._lock:
+        return self._engine() if claimed.launch.resources.image else self._runtimes["process"]
+
+    def _engine(self) -> Runtime:
+        # Under a lock of its own: an engine that hangs must not keep the renewals from their work.
+        with self._connecting:
             if "docker" not in self._runtimes:
                 self._runtimes["docker"] = self._connect_engine()
             return self._runtimes["docker"]
@@ -141,11 +151,9 @@ class Supervisor:
             Released: the worker goes away; the run does not.
             RunFailed: how it failed, for Flower.
         """
-        work = self._take(run_id, placement, announced=True)
+        work = self._attend(run_id, placement)
         if work is None:
-            if self.is_stopping:
-                raise Released
-            return "known already"
+            return "not ours"
         work.done.wait()
         if work.released and work.outcome is None:
             raise Released
@@ -155,13 +163,33 @@ class Supervisor:
             raise RunFailed(f"{work.outcome.cause}: {work.outcome.detail}")
         return str(work.outcome.cause)
 
+    def _attend(self, run_id: str, placement: int) -> Work | None:
+        """The work that a message is about, taken now or before; None if this placement is over."""
+        while not self._stopping.is_set():
+            work = self._take(run_id, placement, announced=True)
+            if work is not None:
+                return work
+            with self._lock:
+                known = self._works.get(run_id)
+            if known is None and self._is_draining:
+                break
+            if known is None:
+                continue
+            if known.placement > placement:
+                return None
+            if known.placement == placement:
+                if known.attend():
+                    return known
+                break
+            # Placed here anew while an earlier attempt of it is on its way out.
+            known.done.wait()
+        raise Released
+
     def _take(self, run_id: str, placement: int, *, announced: bool) -> Work | None:
         with self._lock:
             known = self._works.get(run_id)
-            # A repeated, delayed or forged message about a run we have (or had at a later placement) is nothing new.
-            if self._stopping.is_set() or (known is not None and known.placement >= placement):
-                return None
-            if known is not None:
+            # A repeated, delayed or forged message about a run we have is nothing new.
+            if self._stopping.is_set() or self._is_draining or known is not None:
                 return None
             work = self._works[run_id] = Work(self, run_id, placement, announced=announced)
         work.begin()
@@ -175,9 +203,14 @@ class Supervisor:
         self._wake.set()
 
     def run(self) -> None:
-        """Renew, look, reconcile until `stop`; then let go of everything and leave the attempts running."""
+        """Renew, look, reconcile until `stop`; then let go of everything and leave the attempts running.
+
+        Raises:
+            Displaced: another process runs under this worker's identity, and has taken over.
+        """
         if not self._open_session():
             return
+        threading.Thread(target=self._sweep_loop, name="sweep", daemon=True).start()
         shipping = threading.Thread(target=self._ship_loop, name="ship", daemon=True)
         shipping.start()
         self.window.start()
@@ -193,6 +226,8 @@ class Supervisor:
             elif self._should_look():
                 self._look()
         self._let_go(shipping)
+        if self._is_displaced:
+            raise Displaced("Another worker process runs under this identity and has taken over its attempts; this one ends.")
 
     def _pause(self, renew_at: float) -> float:
         until_renewal = max(0.0, renew_at - time.monotonic())
@@ -215,34 +250,54 @@ class Supervisor:
                 continue
             self._note_back()
             _log.info("Session %s is open; %d attempts to adopt.", self.session_id, len(ours))
+            self._renewed_at = time.monotonic()
             with self._lock:
-                works = [(self._works.setdefault(c.run_id, Work(self, c.run_id, c.placement, announced=False)), c) for c in ours]
-            owned = {(claimed.run_id, claimed.attempt) for claimed in ours}
-            self._end_orphans(owned)
-            for work, claimed in works:
+                adopted = [(Work(self, c.run_id, c.placement, announced=False), c) for c in ours if c.run_id not in self._works]
+                self._works.update((work.run_id, work) for work, _ in adopted)
+            for work, claimed in adopted:
                 work.adopt(claimed)
             self.wake_scheduler()
-            self._remove_folders(owned)
             return True
         return False
 
-    def _end_orphans(self, owned: set[tuple[str, int]]) -> None:
-        for runtime in list(self._runtimes.values()):
+    # -- what nobody owns -------------------------------------------------------------------------------------
+
+    def _sweep_loop(self) -> None:
+        while not self._stopping.is_set():
+            # Past its lease this worker may not be the one to judge: another session of it may own by now what we know nothing of.
+            if time.monotonic() - self._renewed_at < self.settings.lease_s:
+                self._sweep()
+            self._stopping.wait(_SWEEP_S)
+
+    def _sweep(self) -> None:
+        """End attempts that nobody owns, and remove the folders of those that have ended while nobody could tidy up."""
+        held = _Held(self)
+        for runtime in self._reachable_runtimes():
             try:
-                for run_id, attempt in runtime.sweep_orphans(owned):
+                for run_id, attempt in runtime.sweep_orphans(held):
                     _log.warning("Ended attempt %d of run %s, which was no longer ours.", attempt, run_id)
             except WorkerError as error:
                 _log.warning("What this worker no longer owns could not be looked for: %s", error)
-
-    def _remove_folders(self, owned: set[tuple[str, int]]) -> None:
-        """Of attempts that ended while nobody could tidy up."""
-        known = {work.run_id for work in self._current()}
         folders = self.surroundings.folders
-        for run_id, attempt in [key for key, _ in folders.attempts() if key not in owned and key[0] not in known]:
+        for key, folder in list(folders.attempts()):
+            if key in held or is_alive(folder):
+                continue
             try:
-                folders.remove(run_id, attempt)
+                folders.remove(*key)
             except OSError as error:
-                _log.warning("The folder of attempt %d of run %s can't be removed: %s", attempt, run_id, error)
+                _log.warning("The folder of attempt %d of run %s can't be removed: %s", key[1], key[0], error)
+
+    def _reachable_runtimes(self) -> list[Runtime]:
+        # A machine that never had an engine has nothing to look for there; one whose engine is back has.
+        with contextlib.suppress(EngineAway):
+            self._engine()
+        return list(self._runtimes.values())
+
+    def holds(self, run_id: str, attempt: int) -> bool:
+        """Whether an attempt is in hand here: perhaps about to be claimed, started or tidied away this very moment."""
+        with self._lock:
+            work = self._works.get(run_id)
+        return work is not None and (work.claimed is None or work.claimed.attempt == attempt)
 
     def _renew(self) -> None:
         try:
@@ -254,6 +309,7 @@ class Supervisor:
         if answer is None:
             self._start_over()
         else:
+            self._renewed_at = time.monotonic()
             self._reconcile(answer)
 
     def _look(self) -> None:
@@ -264,10 +320,11 @@ class Supervisor:
 
     def _reconcile(self, answer: RenewalAnswer) -> None:
         """Both ways: claim what was placed and never announced, stop what is no longer ours."""
+        self._is_draining = answer.draining
         owned = {(run.run_id, run.attempt): run for run in answer.owned}
         for work in self._current():
             claimed = work.claimed
-            if claimed is None or work.phase != "running":
+            if claimed is None or work.phase not in ("preparing", "running"):
                 continue
             asked = owned.pop((work.run_id, claimed.attempt), None)
             if asked is None:
@@ -282,7 +339,7 @@ class Supervisor:
 
     def _maybe_superseded(self, work: Work) -> None:
         # The answer may be older than a claim that has just been committed; attempts past that are judged by the fence.
-        if work.started_at is not None and time.monotonic() - work.started_at > self.settings.renew_s:
+        if work.claimed_at is not None and time.monotonic() - work.claimed_at > self.settings.renew_s:
             _log.warning("Run %s is no longer ours: stopping it.", work.run_id)
             work.stop("superseded")
 
@@ -299,7 +356,20 @@ class Supervisor:
         self._strangers = unknown
 
     def _start_over(self) -> None:
-        """Our session was given up: everything of it is somebody else's now. Stop it all, begin anew."""
+        """Our session is over. If it was given up, everything of it is somebody else's now: stop it all, begin anew.
+
+        A newer session of this very worker has adopted the attempts instead: they are not ours to stop.
+        """
+        try:
+            state = self.store.sessions.state(self.session_id)
+        except DatabaseAway as error:
+            self._note_away(error)
+            return
+        if state == "fenced":
+            _log.error("Session %s was fenced by a newer one of this worker: leaving its attempts to that one.", self.session_id)
+            self._is_displaced = True
+            self.stop()
+            return
         _log.warning("Session %s is no longer valid: stopping its attempts and opening a new one.", self.session_id)
         for work in self._current():
             work.stop("superseded")
@@ -308,13 +378,22 @@ class Supervisor:
         self._info = _with_new_session(self._info)
         self._open_session()
 
+    def is_displaced(self) -> bool:
+        """Whether a newer session of this worker has taken over; taken for true when there is no telling."""
+        try:
+            return self._is_displaced or self.store.sessions.state(self.session_id) == "fenced"
+        except DatabaseAway:
+            return True
+
     def _let_go(self, shipping: threading.Thread) -> None:
         self.slots.close()
         works = self._current()
+        for work in works:
+            work.call_off()
         deadline = time.monotonic() + _LAST_WORD_S
         for work in works:
             # Claims and reports under way are given a moment: what is committed need not be found out later.
-            if work.phase in ("claiming", "finishing"):
+            if work.phase in ("claiming", "preparing", "finishing"):
                 work.done.wait(max(0.0, deadline - time.monotonic()))
         for work in works:
             work.release()
@@ -371,3 +450,14 @@ class Supervisor:
 
 def _with_new_session(info: SessionInfo) -> SessionInfo:
     return msgspec.structs.replace(info, session_id=new_uuid())
+
+
+class _Held:
+    """The attempts in hand, as of the moment of asking: what is found to run is looked up afterwards, so none is missed that has just begun."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+
+    def __contains__(self, key: object) -> bool:
+        run_id, attempt = cast(AttemptKey, key)
+        return self._supervisor.holds(run_id, attempt)

@@ -4,8 +4,11 @@ import http.client
 import json
 import os
 import shutil
+import threading
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +16,8 @@ import tracking.client
 from tracking.records import ClaimedRun, Launch
 from tracking.settings import Settings
 from worker.environments.uv import UvEnvironments
-from worker.errors import CodeBroken, EnvironmentBroken, LaunchFailed
+from worker.errands import CalledOff, keep_trying
+from worker.errors import CodeBroken, EnvironmentBroken, LaunchFailed, SnapshotAway
 from worker.folders import AttemptFolders
 from worker.runtimes.base import WORK, Mount
 from worker.runtimes.process import trial_environment
@@ -24,6 +28,7 @@ PARAMS_FILE: Final = "params.json"
 _IN_CONTAINER_CLIENT: Final = "/opt/sweep/client"
 _IN_CONTAINER_PARAMS: Final = "/opt/sweep/params.json"
 _FETCH_S: Final = 60
+_PIECE_BYTES: Final = 1 << 18
 
 
 class Surroundings:
@@ -33,26 +38,32 @@ class Surroundings:
         self._server = settings.server
         self._token = settings.token
         self.folders = AttemptFolders(state_folder, self._fetch)
+        # Of our own: an engine takes a mount's source for a path of its host, where ours may not exist if the worker is a container itself.
+        self._client = state_folder / "client"
+        shutil.copytree(CLIENT_FOLDER, self._client, ignore=shutil.ignore_patterns("__pycache__"), copy_function=_copy_anew, dirs_exist_ok=True)
         # Environments are the same for every worker of a home: built once.
         self._environments = UvEnvironments(settings.home / "environments")
 
-    def prepare_code(self, claimed: ClaimedRun) -> tuple[Path, Path]:
+    def prepare_code(self, claimed: ClaimedRun, called_off: threading.Event | None = None) -> tuple[Path, Path]:
         """The attempt's folder and, within it, where its command starts.
 
         Raises:
             CodeBroken: the snapshot can't be used.
             LaunchFailed: the server did not hand it out.
+            CalledOff: `called_off` was set first.
         """
         launch = claimed.launch
-        folder, start = self.folders.prepare(claimed.run_id, claimed.attempt, digest=launch.code_digest, subfolder=launch.subfolder)
+        folder, start = self.folders.prepare(claimed.run_id, claimed.attempt, digest=launch.code_digest, subfolder=launch.subfolder, called_off=called_off)
         (folder / PARAMS_FILE).write_text(json.dumps(claimed.params), encoding="utf-8")
         return folder, start
 
-    def prepare_environment(self, folder: Path, launch: Launch) -> Path | None:
+    def prepare_environment(self, folder: Path, launch: Launch, called_off: threading.Event | None = None) -> Path | None:
         """The `bin` folder of the environment that the project asks for, built if need be; None for none.
 
         Raises:
             EnvironmentBroken: it can't be built.
+            IndexAway: the package index has not answered for minutes.
+            CalledOff: `called_off` was set first.
         """
         wanted = launch.environment
         if wanted.kind != "python_env" or wanted.path is None:
@@ -60,7 +71,7 @@ class Surroundings:
         file = folder / WORK / wanted.path
         if not file.is_file():
             raise EnvironmentBroken(f"The snapshot has no {wanted.path}.", hint="Check `python_env` in the MLproject and the ignore files.")
-        return self._environments.ensure(file)
+        return self._environments.ensure(file, called_off)
 
     def variables(self, claimed: ClaimedRun, token: str, folder: Path, env_bin: Path | None) -> dict[str, str]:
         """The whole environment of a process run, or what is added to an image's own."""
@@ -76,26 +87,45 @@ class Surroundings:
         """What a container may read besides its working folder."""
         if claimed.launch.resources.image is None:
             return ()
-        return Mount(CLIENT_FOLDER, _IN_CONTAINER_CLIENT), Mount(folder / PARAMS_FILE, _IN_CONTAINER_PARAMS)
+        return Mount(self._client, _IN_CONTAINER_CLIENT), Mount(folder / PARAMS_FILE, _IN_CONTAINER_PARAMS)
 
-    def _fetch(self, digest: str, target: Path) -> None:
-        """Bring a snapshot from the server."""
+    def _fetch(self, digest: str, target: Path, called_off: threading.Event) -> None:
+        """Bring a snapshot from the server, however often it takes: a server that is restarted is nobody's fault."""
+        keep_trying(lambda: self._fetch_once(digest, target, called_off), called_off, away=SnapshotAway)
+
+    def _fetch_once(self, digest: str, target: Path, called_off: threading.Event) -> None:
         request = urllib.request.Request(f"{self._server}/api/v1/snapshots/{digest}")  # noqa: S310 -- the operator's own setting
         if self._token:
             request.add_header("Authorization", f"Bearer {self._token}")
+        with self._errors_of(digest):
+            answer = urllib.request.urlopen(request, timeout=_FETCH_S)  # noqa: S310 -- as above
+        # Only what comes from the server is the server's fault: a full disk is not.
+        with answer, target.open("wb") as out:
+            while True:
+                with self._errors_of(digest):
+                    piece = answer.read(_PIECE_BYTES)
+                if not piece:
+                    break
+                if called_off.is_set():
+                    raise CalledOff
+                out.write(piece)
+            if out.tell() < int(answer.headers.get("Content-Length", 0)):
+                # The library takes a connection that breaks off for the end.
+                raise SnapshotAway(f"Snapshot {digest[:12]} could not be fetched from {self._server}: it broke off after {out.tell()} bytes.")
+
+    @contextmanager
+    def _errors_of(self, digest: str) -> Iterator[None]:
         try:
-            with urllib.request.urlopen(request, timeout=_FETCH_S) as answer, target.open("wb") as out:  # noqa: S310 -- as above
-                shutil.copyfileobj(answer, out, 1 << 20)
-                n_bytes, n_promised = out.tell(), int(answer.headers.get("Content-Length", 0))
+            yield
         except urllib.error.HTTPError as error:
-            if error.code == 404:
+            error.close()
+            if error.code == http.HTTPStatus.NOT_FOUND:
                 raise CodeBroken(f"The server has no snapshot {digest[:12]}.") from error
-            raise LaunchFailed(f"The server answered {error.code} when asked for snapshot {digest[:12]}.") from error
+            is_passing = error.code >= http.HTTPStatus.INTERNAL_SERVER_ERROR or error.code == http.HTTPStatus.TOO_MANY_REQUESTS
+            kind = SnapshotAway if is_passing else LaunchFailed
+            raise kind(f"The server answered {error.code} when asked for snapshot {digest[:12]}.") from error
         except (OSError, http.client.HTTPException) as error:
-            raise LaunchFailed(f"Snapshot {digest[:12]} could not be fetched from {self._server}: {error}") from error
-        if n_bytes < n_promised:
-            # The library takes a connection that breaks off for the end; the digest would then blame the code.
-            raise LaunchFailed(f"Snapshot {digest[:12]} broke off after {n_bytes} of {n_promised} bytes.")
+            raise SnapshotAway(f"Snapshot {digest[:12]} could not be fetched from {self._server}: {error}") from error
 
 
 def trial_variables(claimed: ClaimedRun, *, token: str, server: str, params_file: str, client_folder: str) -> dict[str, str]:
@@ -122,4 +152,11 @@ def trial_variables(claimed: ClaimedRun, *, token: str, server: str, params_file
     }
     if claimed.gpu_ids:
         variables["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, claimed.gpu_ids))
-    return {**variables, **claimed.launch.env, "PYTHONPATH": f"{client_folder}:{own_path}" if own_path else client_folder}
+    # Ours win: a trial that is told of another run would report to that one.
+    return {**claimed.launch.env, **variables, "PYTHONPATH": f"{client_folder}:{own_path}" if own_path else client_folder}
+
+
+def _copy_anew(source: str, target: str) -> None:
+    """Copy a file under another name first: a trial may be reading the one that is there."""
+    shutil.copy2(source, f"{target}.new")
+    Path(f"{target}.new").replace(target)

@@ -120,7 +120,7 @@ def _eta_s(sweep: Sweep, counts: SweepCounts, asked: int | None, elapsed_s: floa
     return round(left * elapsed_s / ended, 1)
 
 
-def trial_shape(trial: Trial, now: datetime) -> TrialAnswer:
+def trial_shape(trial: Trial) -> TrialAnswer:
     """A trial with its current run."""
     return TrialAnswer(
         number=trial.number,
@@ -133,7 +133,7 @@ def trial_shape(trial: Trial, now: datetime) -> TrialAnswer:
         params=trial.params,
         attempts=trial.attempts,
         generation=trial.generation,
-        duration_s=seconds_between(trial.started_at, trial.ended_at or now),
+        duration_s=trial.duration_s,
         worker=trial.worker_name,
         created_at=when(trial.created_at),
         started_at=iso(trial.started_at),
@@ -141,12 +141,12 @@ def trial_shape(trial: Trial, now: datetime) -> TrialAnswer:
     )
 
 
-def running_shape(trial: Trial, newest: MetricPoint | None, now: datetime) -> RunningTrial:
+def running_shape(trial: Trial, newest: MetricPoint | None) -> RunningTrial:
     """A running trial with the newest value of the sweep's metric."""
-    return RunningTrial(**trial_shape(trial, now), metric=metric_shape(newest) if newest is not None else None)
+    return RunningTrial(**trial_shape(trial), metric=metric_shape(newest) if newest is not None else None)
 
 
-def best_shape(sweep: Sweep, top: Sequence[Trial], now: datetime) -> BestAnswer:
+def best_shape(sweep: Sweep, top: Sequence[Trial]) -> BestAnswer:
     """The best trials of a sweep, the first one's fields on top."""
     best = top[0] if top else None
     return BestAnswer(
@@ -160,7 +160,7 @@ def best_shape(sweep: Sweep, top: Sequence[Trial], now: datetime) -> BestAnswer:
         run_id=best.run_id if best else None,
         value=number(best.value) if best else None,
         params=best.params if best else {},
-        top=[trial_shape(trial, now) for trial in top],
+        top=[trial_shape(trial) for trial in top],
     )
 
 
@@ -204,7 +204,17 @@ def attempt_shape(attempt: Attempt) -> AttemptEntry:
     )
 
 
-def run_shape(run: Run, data: RunData, attempts: Sequence[Attempt], now: datetime) -> RunAnswer:
+def _run_duration_s(run: Run, attempts: Sequence[Attempt], now: datetime) -> float | None:
+    """How long the current attempt's process ran, or runs; of a run without attempts, from its start to its end."""
+    if not attempts:
+        return seconds_between(run.started_at, run.ended_at or now)
+    last = attempts[-1]
+    return last.duration_s if last.duration_s is not None else seconds_between(last.started_at, last.ended_at or now)
+
+
+def run_shape(
+    run: Run, data: RunData, attempts: Sequence[Attempt], now: datetime, *, sweep_short_id: str | None = None, stop_requested_at: datetime | None = None
+) -> RunAnswer:
     """One run with what was logged to it and who tried it."""
     return RunAnswer(
         schema=SCHEMA,
@@ -218,9 +228,11 @@ def run_shape(run: Run, data: RunData, attempts: Sequence[Attempt], now: datetim
         cause=run.cause,
         detail=run.detail,
         sweep_id=run.sweep_id,
+        sweep_short_id=sweep_short_id,
         trial_number=run.trial_number,
         parent_run_id=run.parent_run_id,
         attempt=run.attempt,
+        stop_requested_at=iso(stop_requested_at),
         argv=list(run.argv),
         value=number(run.value),
         params=data.params,
@@ -230,7 +242,7 @@ def run_shape(run: Run, data: RunData, attempts: Sequence[Attempt], now: datetim
         created_at=when(run.created_at),
         started_at=iso(run.started_at),
         ended_at=iso(run.ended_at),
-        duration_s=seconds_between(run.started_at, run.ended_at or now),
+        duration_s=_run_duration_s(run, attempts, now),
     )
 
 

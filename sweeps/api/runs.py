@@ -8,8 +8,10 @@ from sweeps.api.present import metric_shape, now_utc, run_shape
 from sweeps.api.rights import Right
 from sweeps.api.routing import Routes, Services, Use, wake
 from sweeps.api.shapes import SCHEMA, LogAnswer, MetricList, RunAnswer
+from sweeps.api.why import stop_requested_at
 from tracking.errors import NotNow
 from tracking.records import Run
+from tracking.states import RunState
 
 routes = Routes("runs")
 
@@ -80,4 +82,11 @@ def get_run(services: Use, ref: str) -> RunAnswer:
 
 def _answer(services: Services, run: Run) -> RunAnswer:
     store = services.store
-    return run_shape(run, store.runs.data(run.run_id), store.attempts.list(run.run_id), now_utc())
+    return run_shape(
+        run,
+        store.runs.data(run.run_id),
+        store.attempts.list(run.run_id),
+        now_utc(),
+        sweep_short_id=store.sweeps.get(run.sweep_id).short_id if run.sweep_id else None,
+        stop_requested_at=stop_requested_at(run, store.runs.events(run.run_id)) if run.state == RunState.RUNNING else None,
+    )

@@ -211,7 +211,10 @@ class AttemptEntry(TypedDict):
 
 
 class RunAnswer(TypedDict):
-    """One run: what was asked, what was logged, who tried it."""
+    """One run: what was asked, what was logged, who tried it.
+
+    `duration_s` is the current attempt's; `stop_requested_at` is set while a running attempt was asked to stop and has not.
+    """
 
     schema: int
     run_id: str
@@ -224,9 +227,11 @@ class RunAnswer(TypedDict):
     cause: str | None
     detail: str | None
     sweep_id: str | None
+    sweep_short_id: str | None
     trial_number: int | None
     parent_run_id: str | None
     attempt: int
+    stop_requested_at: str | None
     argv: list[str]
     value: Number
     params: dict[str, str]

@@ -74,12 +74,12 @@ def submit_sweep(services: Use, body: Body) -> SweepAnswer:
     asked = parse_body(body, SubmitBody)
     if asked["code_digest"] is not None:
         require_snapshot(services, asked["code_digest"])
-    sweep = services.store.sweeps.submit(_checked(asked))
+    sweep = services.store.sweeps.submit(checked(asked))
     wake(services)
     return _answer(services, sweep)
 
 
-def _checked(asked: SubmitBody) -> NewSweep:
+def checked(asked: SubmitBody) -> NewSweep:
     """The submission, checked as the client should have done.
 
     Raises:
@@ -129,8 +129,8 @@ def _answer(services: Services, sweep: Sweep) -> SweepAnswer:
         **sweep_shape(sweep, store.sweeps.counts(sweep.sweep_id), now),
         experiment_id=sweep.experiment_id,
         config=sweep.config,
-        best=trial_shape(best[0], now) if best else None,
-        running=[running_shape(trial, newest.get(trial.run_id), now) for trial in running],
+        best=trial_shape(best[0]) if best else None,
+        running=[running_shape(trial, newest.get(trial.run_id)) for trial in running],
         models=_models_of(services, sweep),
         urls=Urls(api=f"{PREFIX}/sweeps/{sweep.sweep_id}"),
     )
@@ -154,7 +154,6 @@ def list_trials(
 ) -> TrialList:
     """Trials of a sweep, by number or best first; at most 10,000 at once, `next_offset` tells where to go on."""
     sweep = services.store.sweeps.get(ref)
-    now = now_utc()
     # One more than is shown tells whether there are more.
     found = services.store.trials.list(sweep.sweep_id, states=tuple(state or ()), sort=sort, limit=limit + 1, offset=offset)
     return TrialList(
@@ -164,7 +163,7 @@ def list_trials(
         short_id=sweep.short_id,
         metric=sweep.metric_name,
         goal=sweep.metric_goal,
-        trials=[trial_shape(trial, now) for trial in found[:limit]],
+        trials=[trial_shape(trial) for trial in found[:limit]],
         next_offset=offset + limit if len(found) > limit else None,
     )
 
@@ -173,7 +172,7 @@ def list_trials(
 def get_best(services: Use, ref: str, top: Limit = 1) -> BestAnswer:
     """The best finished trials of a sweep."""
     sweep = services.store.sweeps.get(ref)
-    return best_shape(sweep, services.store.trials.best(sweep.sweep_id, top=top), now_utc())
+    return best_shape(sweep, services.store.trials.best(sweep.sweep_id, top=top))
 
 
 @routes.get("/sweeps/{ref}/events", Right.READ, answers=EventList)

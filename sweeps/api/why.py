@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from sweeps.api.present import seconds_between, trials_asked
+from sweeps.wording import counted
 from tracking.records import Event, Run, Sweep, SweepCounts, WorkerView
 from tracking.states import FINAL_RUN_STATES, FINAL_SWEEP_STATES, RunState, SweepState
 
@@ -16,9 +17,9 @@ def why_sweep(sweep: Sweep, counts: SweepCounts, workers: Sequence[WorkerView], 
     if sweep.state == SweepState.PAUSED:
         reasons.append("The sweep is paused: no trial starts until `sweep resume`.")
     if sweep.state == SweepState.STOPPING:
-        reasons.append(f"The sweep is stopping: {counts.open} open trials may end, no new one starts.")
+        reasons.append(f"The sweep is stopping: {counted(counts.open, 'open trial')} may end, no new one starts.")
     if counts.running:
-        reasons.append(f"{counts.running} trials run now.")
+        reasons.append(f"{counted(counts.running, 'trial')} {'runs' if counts.running == 1 else 'run'} now.")
     if counts.queued + counts.placed and sweep.state == SweepState.ACTIVE:
         reasons += _waiting(sweep, workers)
     if not counts.open and sweep.state == SweepState.ACTIVE:
@@ -26,7 +27,7 @@ def why_sweep(sweep: Sweep, counts: SweepCounts, workers: Sequence[WorkerView], 
     return reasons + _failures(counts, events)
 
 
-def why_run(run: Run, sweep: Sweep | None, workers: Sequence[WorkerView], events: Sequence[Event], now: datetime) -> list[str]:
+def why_run(run: Run, sweep: Sweep | None, workers: Sequence[WorkerView], events: Sequence[Event], now: datetime, *, stop_grace_s: float = 30.0) -> list[str]:
     """Reasons for the state of a run, the most telling first."""
     if run.kind != "managed":
         return [f"The run is {run.state}; a client opened it and its client ends it."]
@@ -34,16 +35,29 @@ def why_run(run: Run, sweep: Sweep | None, workers: Sequence[WorkerView], events
     if run.state in FINAL_RUN_STATES:
         return [_ended("The run", run.state, run.cause, run.detail), *history]
     if run.state == RunState.RUNNING:
+        asked_at = stop_requested_at(run, events)
+        asked = [_asked_to_stop(asked_at, now, stop_grace_s)] if asked_at is not None else []
         worker = _named(run.worker_id, workers)
         since_s = seconds_between(run.started_at, now)
         running = f"Attempt {run.attempt} runs on {worker}" + (f" since {since_s:.0f} s ago." if since_s is not None else ".")
         silent = [f"{worker} is silent; its runs are kept for it for a while." for w in workers if w.worker_id == run.worker_id and w.silent]
-        return [running, *silent, *history]
+        return [*asked, running, *silent, *history]
     if run.state == RunState.PLACED:
         return [f"The run is placed on {_named(run.worker_id, workers)} and waits to be claimed.", *history]
     if sweep is not None and sweep.state == SweepState.PAUSED:
         return ["The run waits because its sweep is paused.", *history]
     return [*(_waiting(sweep, workers) if sweep is not None else ["The run waits for a worker."]), *history]
+
+
+def stop_requested_at(run: Run, events: Sequence[Event]) -> datetime | None:
+    """When the current attempt of a run was asked to stop, by a cancel or a prune; None if it was not."""
+    requests = ("cancel_requested", "prune_requested")
+    return next((event.at for event in events if event.event in requests and event.attempt == run.attempt), None)
+
+
+def _asked_to_stop(asked_at: datetime, now: datetime, stop_grace_s: float) -> str:
+    age_s = max(seconds_between(asked_at, now) or 0.0, 0.0)
+    return f"It was asked to stop {age_s:.0f} s ago; if it does not end by itself, it is killed {stop_grace_s:g} s after its worker has heard of that."
 
 
 def _waiting(sweep: Sweep, workers: Sequence[WorkerView]) -> list[str]:
@@ -52,7 +66,7 @@ def _waiting(sweep: Sweep, workers: Sequence[WorkerView]) -> list[str]:
     serving = [worker for worker in workers if sweep.queue in worker.queues]
     if not serving:
         served = ", ".join(sorted({queue for worker in workers for queue in worker.queues})) or "none"
-        return [f"No worker serves queue {sweep.queue!r} (served: {served}): start one with `sweep worker --queue {sweep.queue}`."]
+        return [f"No worker serves queue {sweep.queue!r} (served: {served}): start one with `sweep worker --queue {sweep.queue} --name NAME`."]
     able = [worker for worker in serving if not (worker.silent or worker.draining or worker.cordoned)]
     if not able:
         return [f"{worker.name} serves queue {sweep.queue!r}, but {_unable(worker)}." for worker in serving]
@@ -62,14 +76,14 @@ def _waiting(sweep: Sweep, workers: Sequence[WorkerView]) -> list[str]:
     busy = sum(len(worker.running) + len(worker.placed) for worker in fitting)
     slots = sum(worker.slots for worker in fitting)
     if busy >= slots:
-        return [f"All {slots} slots of the workers that fit are busy."]
+        return ["The only slot of the workers that fit is busy." if slots == 1 else f"All {slots} slots of the workers that fit are busy."]
     return ["Waiting trials are about to be placed; if this stays so, check that `sweep scheduler` runs."]
 
 
 def _unable(worker: WorkerView) -> str:
     if worker.cordoned:
         return f"is cordoned: {worker.cordoned}"
-    return "is draining" if worker.draining else "has not renewed its lease"
+    return f"is draining (`sweep worker drain {worker.name} --undo` gives it runs again)" if worker.draining else "has not renewed its lease"
 
 
 def _fits(sweep: Sweep, worker: WorkerView) -> bool:
@@ -81,11 +95,11 @@ def _fits(sweep: Sweep, worker: WorkerView) -> bool:
 
 def _asked(sweep: Sweep) -> str:
     asked = sweep.launch.resources
-    parts = [f"{asked.cpus:g} cpus"]
+    parts = [f"{asked.cpus:g} cpu{'' if asked.cpus == 1 else 's'}"]
     if asked.memory_bytes:
         parts.append(f"{asked.memory_bytes / 2**30:.3g} GiB of memory")
     if asked.gpus:
-        parts.append(f"{asked.gpus} gpus")
+        parts.append(counted(asked.gpus, "gpu"))
     if asked.image:
         parts.append("containers")
     return ", ".join(parts)
@@ -105,7 +119,7 @@ def _failures(counts: SweepCounts, events: Sequence[Event]) -> list[str]:
         return []
     last = next((e for e in reversed(events) if e.subject == "trial" and e.to_state == "failed"), None)
     told = f", the last one trial {last.trial_number}: {last.cause or 'unknown'}{_told(last.detail)}" if last else ""
-    return [f"{counts.failed} trials failed{told}."]
+    return [f"{counted(counts.failed, 'trial')} failed{told}."]
 
 
 def _attempt_history(events: Sequence[Event]) -> list[str]:

@@ -8,8 +8,10 @@ from sweeps.api.routing import Routes, Services, Use, wake
 from sweeps.api.shapes import SCHEMA, ServerAnswer, WhyAnswer, WorkerAnswer, WorkerList
 from sweeps.api.version import program_version
 from sweeps.api.why import why_run, why_sweep
+from tracking import embedded
 from tracking.errors import DatabaseAway, NotFound
 from tracking.records import Sweep
+from tracking.settings import Settings
 
 routes = Routes("workers")
 
@@ -68,7 +70,7 @@ def _why_run(services: Services, ref: str) -> WhyAnswer:
     store = services.store
     run = store.runs.resolve(ref)
     sweep = store.sweeps.get(run.sweep_id) if run.sweep_id else None
-    reasons = why_run(run, sweep, store.sessions.workers(), store.runs.events(run.run_id), now_utc())
+    reasons = why_run(run, sweep, store.sessions.workers(), store.runs.events(run.run_id), now_utc(), stop_grace_s=services.settings.stop_grace_s)
     subject = f"trial {sweep.short_id}/{run.trial_number}" if sweep and run.trial_number is not None else f"run {run.run_id}"
     return WhyAnswer(schema=SCHEMA, subject=subject, state=run.state, reasons=reasons)
 
@@ -86,8 +88,13 @@ def get_server(services: Use) -> ServerAnswer:
         artifact_root=str(settings.artifact_folder),
         snapshot_max_bytes=settings.snapshot_max_bytes,
         flower_url=settings.flower_url,
-        is_local=settings.is_local,
+        is_local=_is_local(settings),
     )
+
+
+def _is_local(settings: Settings) -> bool:
+    """Whether this is the cluster of one machine; its roles are told the address of the embedded Postgres."""
+    return settings.is_local or settings.database_url == embedded.status(settings.home).url
 
 
 def _database_problem(services: Services) -> str:

@@ -7,6 +7,7 @@ This package is the composition root: it alone imports the scheduler and the wor
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Final, NamedTuple
 
@@ -14,6 +15,7 @@ import click
 
 from tracking.errors import SweepError
 
+EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 130
 EXIT_PIPE_CLOSED: Final = 141
 
@@ -143,10 +145,26 @@ def sweep(quiet: bool) -> None:
 def main(args: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status (docs/commands.md lists them)."""
     try:
+        return _run(sys.argv[1:] if args is None else list(args))
+    except BrokenPipeError:
+        # Whoever read our output has gone (`| head`).
+        _give_up_output()
+        return EXIT_PIPE_CLOSED
+    except OSError as error:
+        # A disk that is full, most often the one that standard output goes to.
+        _give_up_output()
+        with suppress(OSError):
+            click.echo(f"error: {': '.join(filter(None, (error.filename, error.strerror or str(error))))}.", err=True)
+        return EXIT_FAILED
+
+
+def _run(args: list[str]) -> int:
+    try:
         try:
-            status = _invoke(sys.argv[1:] if args is None else list(args))
+            status = _invoke(args)
         finally:
-            sys.stdout.flush()
+            if sys.stdout is not None:  # as it is after `>&-`
+                sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -155,11 +173,18 @@ def main(args: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         click.echo("Interrupted.", err=True)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has gone (`| head`); the interpreter must not find that out again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_PIPE_CLOSED
     return status if isinstance(status, int) else 0
+
+
+def _give_up_output() -> None:
+    """Let what is still to be written go nowhere: the interpreter must not find out again at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def _invoke(args: list[str]) -> object:
@@ -174,9 +199,10 @@ def _invoke(args: list[str]) -> object:
 def show_error(error: SweepError) -> int:
     """Print an error and its hint to standard error; returns its exit status."""
     # Errors of the sweep file come with their own lines: file, line, column, caret.
+    from sweeps.cli.terminal import as_called
     from sweeps.errors import SpecProblems
 
-    click.echo(error.message if isinstance(error, SpecProblems) else f"error: {error.message}", err=True)
+    click.echo(error.message if isinstance(error, SpecProblems) else f"error: {as_called(error.message)}", err=True)
     if error.hint:
-        click.echo(f"hint: {error.hint}", err=True)
+        click.echo(f"hint: {as_called(error.hint)}", err=True)
     return error.exit_status

@@ -3,18 +3,24 @@
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from sweeps.api.shapes import SCHEMA, SweepSummary, WorkerAnswer, WorkerEntry
 from sweeps.cli.connection import connected
-from sweeps.cli.terminal import bytes_text, clean, confirm, json_option, print_json, print_table, say, yes_option
-from sweeps.client import Client, ServerAway
+from sweeps.cli.terminal import as_called, bytes_text, clean, confirm, json_option, print_json, print_table, say, yes_option
+from sweeps.client import Client, ServerAway, ServerError
+from sweeps.wording import counted
 from tracking.errors import SettingError
 from tracking.settings import Settings, load_settings
+
+_QUEUE_COUNTS: Final = ("queue", "waiting", "running", "sweeps", "workers", "slots")
+_STOP_SLACK_S: Final = 15.0
+"""For a request to stop to reach a worker, and its answer to come back, beside the trial's own time to stop."""
 
 
 def _start_logging(settings: Settings) -> None:
@@ -40,49 +46,107 @@ def _database_url(settings: Settings) -> str:
     """The database that is named, or the embedded one of this machine, started if need be."""
     if settings.database_url:
         return settings.database_url
-    from tracking.embedded import ensure_running
+    from tracking import embedded
 
-    return ensure_running(settings.home)
+    if not embedded.status(settings.home).is_running:
+        say(f"Starting the Postgres of this machine in {settings.home}; `sweep down` stops it.")
+    return embedded.ensure_running(settings.home)
 
 
 @click.command()
-def up() -> int:
+@json_option
+def up(*, as_json: bool) -> int:
     """Start the cluster of this machine.
 
     Server, scheduler and a worker over an embedded Postgres under SWEEP_HOME. What already runs is left as it is.
     """
     from sweeps.local import ensure_cluster
 
-    url = ensure_cluster(load_settings(), say=say)
-    click.echo(url)
+    _print_url(ensure_cluster(load_settings(), say=say), as_json=as_json)
     return 0
 
 
+def _print_url(url: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"schema": SCHEMA, "url": url})
+    else:
+        click.echo(url)
+
+
 @click.command()
+@click.option("--cancel", "is_cancelling", is_flag=True, help="Cancel the sweeps before, and wait until nothing runs.")
 @yes_option
-def down(*, yes: bool) -> int:
+def down(*, is_cancelling: bool, yes: bool) -> int:
     """Stop the cluster of this machine.
 
-    Sweeps stay in the record and go on with the next `sweep up`.
+    Sweeps stay in the record and go on with the next `sweep up`. Trials that run go on meanwhile, without the cluster,
+    unless --cancel ends them before. Exit status 1 if one would not end.
     """
     from sweeps.local import cluster_status, stop_cluster
 
     settings = load_settings()
     status = cluster_status(settings)
-    running = _running_trials(status.url) if status.is_running else 0
-    if running:
-        confirm(f"{running} trials run here. Stop the cluster?", yes=yes)
-    say("Stopped." if stop_cluster(settings) else "Nothing was running.")
-    return 0
+    running: int | None = 0
+    if status.is_running and is_cancelling:
+        with Client(status.url, timeout_s=30) as client:
+            running = _cancel_all(client, settings, yes=yes)
+    elif status.is_running:
+        running = _running_trials(status.url)
+        if running:
+            confirm(f"{counted(running, 'trial')} {_verb(running, 'runs', 'run')} here. Stop the cluster?", yes=yes)
+    if not stop_cluster(settings):
+        say("Nothing was running.")
+        return 0
+    say("Stopped.")
+    _say_what_goes_on(running, is_cancelling=is_cancelling)
+    return 1 if is_cancelling and running else 0
 
 
-def _running_trials(url: str) -> int:
-    """How many trials run on the local cluster; 0 when its server does not say."""
+def _verb(count: int, one: str, many: str) -> str:
+    return one if count == 1 else many
+
+
+def _say_what_goes_on(running: int | None, *, is_cancelling: bool) -> None:
+    if running is None:
+        say("The server did not say whether trials run: those that do go on without us, and are taken up by the next `sweep up`.")
+    elif running and is_cancelling:
+        say(f"{counted(running, 'trial')} did not end in time, and {_verb(running, 'is', 'are')} stopped by the next `sweep up`.")
+    elif running:
+        say(f"{counted(running, 'trial')} {_verb(running, 'goes', 'go')} on without us and {_verb(running, 'is', 'are')} taken up by the next `sweep up`.")
+        say("To end them: `sweep up`, and then `sweep cancel SWEEP` or `sweep down --cancel`.")
+
+
+def _running_trials(url: str) -> int | None:
+    """How many trials run on the local cluster; None when its server does not say."""
     try:
         with Client(url, timeout_s=5) as client:
-            return sum(sweep["counts"]["running"] for sweep in _live_sweeps(client))
+            return _n_running(client)
     except ServerAway:
-        return 0
+        return None
+
+
+def _n_running(client: Client) -> int:
+    """By the workers, not by the sweeps: a trial that is being cancelled runs too, and its sweep has ended."""
+    return sum(len(each["running"]) for each in client.workers()["workers"])
+
+
+def _cancel_all(client: Client, settings: Settings, *, yes: bool) -> int:
+    """Cancel every live sweep and wait until nothing runs, for as long as a trial may take to stop; how many still run."""
+    live = list(_live_sweeps(client))
+    if live:
+        trials = counted(_n_running(client), "running trial")
+        confirm(f"{counted(len(live), 'sweep')} with {trials} will be cancelled. Stop the cluster?", yes=yes)
+    for each in live:
+        try:
+            client.steer(each["sweep_id"], "cancel")
+        except ServerError as error:
+            if error.error_code != "RESOURCE_CONFLICT":
+                raise
+            # It has ended meanwhile.
+    deadline = time.monotonic() + settings.stop_grace_s + _STOP_SLACK_S
+    while (running := _n_running(client)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return running
 
 
 def _live_sweeps(client: Client) -> Iterable[SweepSummary]:
@@ -154,13 +218,36 @@ def worker() -> None:
 def start_worker(**given: Any) -> int:
     """Run a worker in the foreground.
 
-    On SIGTERM it takes no more runs and leaves those it has running; started again in the same place, it takes them up.
+    It works for the cluster of this machine, beside its own worker, unless SWEEP_DATABASE_URL and SWEEP_SERVER name
+    another. On SIGTERM it takes no more runs and leaves those it has running; started again in the same place, it takes
+    them up.
     """
     from worker.main import run_worker
 
     settings = load_settings()
     _start_logging(settings)
-    return run_worker(_with_database(settings), _worker_options(**given))
+    return run_worker(_attached(settings), _worker_options(**given))
+
+
+def _attached(settings: Settings) -> Settings:
+    """The settings of a worker: those of the cluster that runs on this machine, if no database is named.
+
+    Raises:
+        LocalError: no cluster runs here.
+        SettingError: it works for a server elsewhere, and only the server is named.
+    """
+    if settings.database_url:
+        return settings
+    from sweeps.local import LocalError, cluster_status
+    from tracking import embedded
+
+    status, postgres = cluster_status(settings), embedded.status(settings.home)
+    if settings.server and settings.server.rstrip("/") != status.url:
+        raise SettingError("A worker needs the database of its server.", hint="Set SWEEP_DATABASE_URL as the server has it.")
+    if not (status.is_running and status.phase == "running" and postgres.is_running):
+        hint = "Start it with `sweep up`, or set SWEEP_DATABASE_URL and SWEEP_SERVER to work for another one."
+        raise LocalError(f"No cluster with a database of its own runs in {settings.home}.", hint=hint)
+    return replace(settings, database_url=postgres.url, server=status.url, broker_url=settings.broker_url or "filesystem://")
 
 
 def _worker_options(*, name: str | None, queues: tuple[str, ...], slots: int | None, cpus: float | None, memory: str | None, gpus: int | None) -> Any:
@@ -184,7 +271,7 @@ def list_workers(*, include_gone: bool, as_json: bool) -> int:
         print_json(answer)
         return 0
     if not answer["workers"]:
-        say("No worker is here.  sweep worker")
+        say("No worker is here: `sweep worker` starts one.")
         return 0
     print_table(("WORKER", "STATE", "HOST", "QUEUES", "BUSY", "CPUS", "MEMORY", "GPUS", "NOTE"), [_worker_row(entry) for entry in answer["workers"]])
     return 0
@@ -217,10 +304,11 @@ def drain_worker(name: str, *, undo: bool, yes: bool, as_json: bool) -> int:
     """
     with connected() as client:
         if undo:
-            return _told_of_worker(client.undrain_worker(name), "takes runs again", as_json=as_json)
+            entry = client.undrain_worker(name)
+            return _tell_worker(entry, f"is not drained any more; it is {entry['state']}", as_json=as_json)
         confirm(f"Give worker {name} no more runs?", yes=yes)
         entry = client.drain_worker(name)
-    return _told_of_worker(entry, f"takes no more runs; {len(entry['running'])} still run there", as_json=as_json)
+    return _tell_worker(entry, f"takes no more runs; {len(entry['running'])} still run there", as_json=as_json)
 
 
 @worker.command("uncordon")
@@ -233,14 +321,13 @@ def uncordon_worker(name: str, *, as_json: bool) -> int:
     """
     with connected() as client:
         entry = client.uncordon_worker(name)
-    return _told_of_worker(entry, "is not cordoned (any more)", as_json=as_json)
+    return _tell_worker(entry, f"is not cordoned any more; it is {entry['state']}", as_json=as_json)
 
 
-def _told_of_worker(entry: WorkerAnswer, told: str, *, as_json: bool) -> int:
+def _tell_worker(entry: WorkerAnswer, told: str, *, as_json: bool) -> int:
     if as_json:
         print_json(entry)
-    state = "" if entry["state"] == "live" else f"; it is {entry['state']}"
-    say(f"Worker {clean(entry['name'])} {told}{'' if entry['state'] == 'draining' else state}.")
+    say(f"Worker {clean(entry['name'])} {told}.")
     return 0
 
 
@@ -249,15 +336,29 @@ def _told_of_worker(entry: WorkerAnswer, told: str, *, as_json: bool) -> int:
 def queue(*, as_json: bool) -> int:
     """Show what waits and who serves it."""
     with connected() as client:
-        rows = queue_rows(list(_live_sweeps(client)), client.workers()["workers"])
+        live = list(_live_sweeps(client))
+        rows = queue_rows(live, client.workers()["workers"])
+        _explain_waiting(client, live, rows)
     if as_json:
         print_json({"schema": SCHEMA, "queues": rows})
         return 0
     if not rows:
         say("Nothing waits, and no worker is here.")
         return 0
-    print_table(("QUEUE", "WAITING", "RUNNING", "SWEEPS", "WORKERS", "SLOTS", "NOTE"), [tuple(row.values()) for row in rows])
+    print_table(
+        ("QUEUE", "WAITING", "RUNNING", "SWEEPS", "WORKERS", "SLOTS", "NOTE"),
+        [(*(row[name] for name in _QUEUE_COUNTS), as_called(row["note"])) for row in rows],
+    )
     return 0
+
+
+def _explain_waiting(client: Client, sweeps: Iterable[SweepSummary], rows: Iterable[dict[str, Any]]) -> None:
+    """Note why, where trials wait and none runs; the reason is that of the queue's newest sweep that has one waiting."""
+    for row in rows:
+        if not row["waiting"] or row["running"]:
+            continue
+        waiting = [each for each in sweeps if each["queue"] == row["queue"] and each["counts"]["queued"] + each["counts"]["placed"]]
+        row["note"] = " ".join(client.why(waiting[0]["sweep_id"])["reasons"][:1]) or row["note"]
 
 
 def queue_rows(sweeps: Iterable[SweepSummary], workers: Iterable[WorkerEntry]) -> list[dict[str, Any]]:
@@ -281,7 +382,7 @@ def queue_rows(sweeps: Iterable[SweepSummary], workers: Iterable[WorkerEntry]) -
             entry["slots"] += each["slots"]
     for entry in found.values():
         if entry["sweeps"] and not entry["workers"]:
-            entry["note"] = f"no worker serves it: sweep worker --queue {entry['queue']}"
+            entry["note"] = f"No worker takes runs of it: `sweep worker --queue {entry['queue']} --name NAME` starts one."
     return sorted(found.values(), key=lambda entry: str(entry["queue"]))
 
 
@@ -309,14 +410,15 @@ def db() -> None:
 
 
 @db.command("url")
-def url() -> int:
+@json_option
+def url(*, as_json: bool) -> int:
     """Print the database's URL, for psql and other tools.
 
     The database of SWEEP_DATABASE_URL, or the embedded one.
     """
     from tracking.store.database import plain_url
 
-    click.echo(plain_url(_database_url(load_settings())))
+    _print_url(plain_url(_database_url(load_settings())), as_json=as_json)
     return 0
 
 
@@ -334,12 +436,16 @@ def upgrade() -> int:
 
 
 @db.command("check")
-def check() -> int:
+@json_option
+def check(*, as_json: bool) -> int:
     """Tell whether the database's schema fits this release; exit status 1 if not."""
     from tracking.store import open_store
 
     open_store(_database_url(load_settings()), pool_size=1).close()
-    click.echo("The schema fits.")
+    if as_json:
+        print_json({"schema": SCHEMA, "fits": True})
+    else:
+        click.echo("The schema fits.")
     return 0
 
 

@@ -15,7 +15,7 @@ import click
 
 from sweeps.api.shapes import SCHEMA
 from sweeps.cli.cluster import queue_rows
-from sweeps.cli.terminal import clean, has_colour, json_option, print_json
+from sweeps.cli.terminal import as_called, clean, has_colour, json_option, print_json
 from sweeps.client import Client
 from tracking.errors import SweepError
 from tracking.settings import Settings, load_settings
@@ -57,9 +57,9 @@ def doctor(*, as_json: bool) -> int:
 
 def _print(finding: Finding) -> None:
     verdict = finding.verdict.ljust(4)
-    click.echo(f"{click.style(verdict, fg=_COLOURS[finding.verdict]) if has_colour() else verdict}  {finding.check}: {clean(finding.message)}")
+    click.echo(f"{click.style(verdict, fg=_COLOURS[finding.verdict]) if has_colour() else verdict}  {finding.check}: {clean(as_called(finding.message))}")
     if finding.fix:
-        click.echo(f"      {clean(finding.fix)}")
+        click.echo(f"      {clean(as_called(finding.fix))}")
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
@@ -201,7 +201,7 @@ def check_workers(client: Client) -> Iterator[Finding]:
     sweeps = [sweep for state in ("active", "paused", "stopping") for sweep in client.sweeps(state=state, limit=1000)["sweeps"]]
     if not workers:
         verdict: Verdict = "FAIL" if sweeps else "WARN"
-        yield Finding("workers", verdict, "no worker is here", "Start one: sweep worker.")
+        yield Finding("workers", verdict, "no worker is here", "Start one: `sweep worker`.")
         return
     unable = [f"{worker['name']} is {worker['state']}" for worker in workers if worker["state"] in ("silent", "cordoned")]
     if unable:
@@ -210,4 +210,4 @@ def check_workers(client: Client) -> Iterator[Finding]:
         yield Finding("workers", "OK", ", ".join(worker["name"] for worker in workers))
     for row in queue_rows(sweeps, workers):
         if row["note"]:
-            yield Finding(f"queue {row['queue']}", "FAIL", "no worker serves it", f"Start one: sweep worker --queue {row['queue']}.")
+            yield Finding(f"queue {row['queue']}", "FAIL", "no worker serves it", f"Start one: `sweep worker --queue {row['queue']} --name NAME`.")

@@ -3,20 +3,21 @@
 Ctrl-C detaches: the sweep goes on without its watcher.
 """
 
-import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from sweeps.api.shapes import SweepAnswer, TrialAnswer
 from sweeps.cli.picture import FINAL_STATES, counts_line, counts_text, status_lines
-from sweeps.cli.terminal import is_quiet, print_json, say, short
+from sweeps.cli.terminal import as_called, clean, is_quiet, is_tty, print_json, program, say, short
 from sweeps.client import Client, ServerAway
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.text import Text
 
 POLL_S: Final = 0.5
@@ -32,12 +33,21 @@ EXIT_TIMED_OUT: Final = 124
 EXIT_INTERRUPTED: Final = 130
 
 Look = Callable[[], SweepAnswer]
+Explain = Callable[[SweepAnswer], Sequence[str]]
 
 
 def looks(
-    look: Look, *, poll_s: float = POLL_S, pause: Callable[[float], None] = time.sleep, clock: Callable[[], float] = time.monotonic
+    look: Look,
+    *,
+    poll_s: float = POLL_S,
+    pause: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+    tell: Callable[[str], None] = say,
 ) -> Iterator[SweepAnswer]:
     """The sweep, again and again, until it has ended; a server that is away for a while is ridden out.
+
+    Args:
+        tell: told once of each absence.
 
     Raises:
         ServerAway: for longer than `RIDE_OUT_S`.
@@ -49,7 +59,7 @@ def looks(
         except ServerAway as error:
             if away_since is None:
                 away_since = clock()
-                say(f"{error.message} Trying again; the sweep goes on.")
+                tell(f"{error.message} Trying again; the sweep goes on.")
             elif clock() - away_since > RIDE_OUT_S:
                 raise
         else:
@@ -62,17 +72,30 @@ def looks(
 
 def follow(client: Client, sweep: SweepAnswer, *, as_json: bool = False) -> SweepAnswer | None:
     """Show a sweep until it has ended; returns it, or None if the watcher detached."""
-    seen = looks(lambda: client.sweep(sweep["sweep_id"]))
+    look = partial(client.sweep, sweep["sweep_id"])
     try:
         if as_json:
-            return _follow_json(seen)
+            return _follow_json(looks(look))
         if is_quiet():
-            return _last(seen)
-        return _follow_live(seen) if sys.stderr.isatty() else _follow_lines(seen)
+            return _last(looks(look))
+        explain = partial(waiting_notes, client)
+        return _follow_live(look, explain) if is_tty(sys.stderr) else _follow_lines(looks(look), explain)
     except KeyboardInterrupt:
         ref = sweep["short_id"]
-        say(f"detached; the sweep goes on.  sweep status {ref} --watch   sweep cancel {ref}")
+        say(f"detached; the sweep goes on.  {program()} status {ref} --watch   {program()} cancel {ref}")
         return None
+
+
+def waiting_notes(client: Client, sweep: SweepAnswer) -> list[str]:
+    """Why trials wait although none runs; nothing where that is not so."""
+    counts = sweep["counts"]
+    if counts["running"] or not counts["queued"] + counts["placed"] or sweep["state"] in FINAL_STATES:
+        return []
+    try:
+        reasons = client.why(sweep["sweep_id"])["reasons"]
+    except ServerAway:
+        return []  # whoever follows finds that out with the next look
+    return [f"waits: {as_called(clean(reason))}" for reason in reasons[:1]]
 
 
 def _last(seen: Iterator[SweepAnswer]) -> SweepAnswer:
@@ -95,14 +118,16 @@ def _changed(last: SweepAnswer, sweep: SweepAnswer) -> bool:
     return any(last[key] != sweep[key] for key in ("state", "counts", "best"))
 
 
-def _follow_lines(seen: Iterator[SweepAnswer], clock: Callable[[], float] = time.monotonic) -> SweepAnswer:
-    """One short line at each change of counts, not more often than every few seconds."""
+def _follow_lines(seen: Iterator[SweepAnswer], explain: Explain, clock: Callable[[], float] = time.monotonic) -> SweepAnswer:
+    """One short line at each change of counts or of what it waits for, not more often than every few seconds."""
     shown, shown_at, sweep = "", float("-inf"), None
     for sweep in seen:
-        text = f"{sweep['short_id']}  {sweep['state']}  {counts_line(sweep)}{_best_text(sweep)}"
-        if counts_text(sweep) != shown and (clock() - shown_at >= LINE_EVERY_S or sweep["state"] in FINAL_STATES):
-            shown, shown_at = counts_text(sweep), clock()
-            click.echo(text, err=True)
+        if clock() - shown_at < LINE_EVERY_S and sweep["state"] not in FINAL_STATES:
+            continue
+        notes = "".join(f"  {note}" for note in explain(sweep))
+        if counts_text(sweep) + notes != shown:
+            shown, shown_at = counts_text(sweep) + notes, clock()
+            click.echo(f"{sweep['short_id']}  {sweep['state']}  {counts_line(sweep)}{_best_text(sweep)}{notes}", err=True)
     assert sweep is not None  # noqa: S101 - `looks` yields at least once
     return sweep
 
@@ -112,26 +137,30 @@ def _best_text(sweep: SweepAnswer) -> str:
     return f"  best {sweep['metric'] or 'value'} {short(best['value'])} (trial {best['number']})" if best else ""
 
 
-def _follow_live(seen: Iterator[SweepAnswer]) -> SweepAnswer:
-    """One region, redrawn in place."""
+def _follow_live(look: Look, explain: Explain, console: "Console | None" = None) -> SweepAnswer:
+    """One region, redrawn in place; what is said meanwhile is said within it, or the terminal would keep pieces of it."""
     # Imported here: a tenth of a second that only a live table is worth.
     from rich.console import Console
     from rich.live import Live
 
-    console = Console(stderr=True, highlight=False)
+    console = console or Console(stderr=True, highlight=False)
     sweep: SweepAnswer | None = None
     with Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False) as live:
-        for sweep in seen:
-            live.update(_drawn(sweep), refresh=True)
+
+        def draw(notes: Sequence[str]) -> None:
+            shown = status_lines(sweep, console.width, console.height, notes) if sweep is not None else list(notes)
+            live.update(_drawn(shown), refresh=True)
+
+        for sweep in looks(look, tell=lambda text: draw([text])):
+            draw(explain(sweep))
     assert sweep is not None  # noqa: S101 - `looks` yields at least once
     return sweep
 
 
-def _drawn(sweep: SweepAnswer) -> "Text":
+def _drawn(lines: Sequence[str]) -> "Text":
     from rich.text import Text
 
-    size = shutil.get_terminal_size((100, 24))
-    first, *rest = status_lines(sweep, size.columns, size.lines)
+    first, *rest = lines
     text = Text(first, style="bold", no_wrap=True)
     for line in rest:
         text.append(f"\n{line}", style="not bold")

@@ -4,15 +4,17 @@ import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final, TypeVar
 
 import click
 
 from sweeps.api.shapes import BestAnswer, LogAnswer, RunAnswer, SweepAnswer, TrialAnswer
 from sweeps.cli.connection import connected
-from sweeps.cli.follow import EXIT_NO_SUCCESS, POLL_S, last_failures
-from sweeps.cli.picture import failure_lines, status_lines
+from sweeps.cli.follow import EXIT_NO_SUCCESS, POLL_S, last_failures, waiting_notes
+from sweeps.cli.picture import failure_lines, progress_text, status_lines
 from sweeps.cli.terminal import (
+    as_called,
     clean,
     duration_text,
     has_colour,
@@ -24,7 +26,7 @@ from sweeps.cli.terminal import (
     say,
     short,
 )
-from sweeps.client import Client
+from sweeps.client import Client, MissingOnServer
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 SWEEP_STATES: Final = ("active", "paused", "stopping", "finished", "failed", "cancelled")
@@ -39,7 +41,10 @@ sweep_argument: Callable[[_F], _F] = click.argument("sweep", default="@latest", 
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="At most so many.")
 @json_option
 def ls(*, state: str | None, limit: int, as_json: bool) -> int:
-    """List sweeps, newest first."""
+    """List sweeps, newest first.
+
+    DONE counts the trials that finished, failed or were pruned, of those asked for.
+    """
     with connected() as client:
         answer = client.sweeps(state=state, limit=limit)
     if as_json:
@@ -50,18 +55,19 @@ def ls(*, state: str | None, limit: int, as_json: bool) -> int:
             sweep["short_id"],
             sweep["name"],
             sweep["state"],
-            f"{sweep['counts']['total'] - sweep['counts']['open']}/{sweep['trials_asked'] or '?'}",
+            progress_text(sweep),
             sweep["counts"]["running"],
             sweep["counts"]["failed"],
+            sweep["counts"]["cancelled"],
             sweep["user_name"] or None,
             sweep["created_at"][:16].replace("T", " "),
         )
         for sweep in answer["sweeps"]
     ]
     if not rows:
-        say("No sweeps yet.  sweep init && sweep run sweep.yaml")
+        say(f"No sweeps in state {state}." if state else "No sweeps yet: `sweep init && sweep run sweep.yaml`.")
         return 0
-    print_table(("ID", "NAME", "STATE", "DONE", "RUNNING", "FAILED", "USER", "CREATED (UTC)"), rows)
+    print_table(("ID", "NAME", "STATE", "DONE", "RUNNING", "FAILED", "CANCELLED", "USER", "CREATED (UTC)"), rows)
     return 0
 
 
@@ -87,7 +93,7 @@ def status(sweep: str, *, watch: bool, as_json: bool) -> int:
 def _print_status(client: Client, answer: SweepAnswer) -> None:
     size = shutil.get_terminal_size((100, 24))
     columns = size.columns if is_terminal() else 10_000
-    first, *rest = status_lines(answer, columns, max(size.lines, 24))
+    first, *rest = status_lines(answer, columns, max(size.lines, 24), waiting_notes(client, answer))
     click.echo(click.style(first, bold=True) if has_colour() else first)
     for line in [*rest, *failure_lines(answer, last_failures(client, answer))]:
         click.echo(line)
@@ -149,7 +155,7 @@ def best(sweep: str, *, top: int, form: str, as_json: bool) -> int:
     if as_json or form == "json":
         print_json(answer)
     elif not answer["top"]:
-        say(f"Sweep {answer['short_id']} has no finished trial with a value yet.  sweep status {answer['short_id']}")
+        say(f"Sweep {answer['short_id']} has no finished trial with a value yet: `sweep status {answer['short_id']}`.")
     elif form == "table":
         _print_best(answer)
     else:
@@ -190,7 +196,7 @@ def show(run: str, *, as_json: bool) -> int:
     RUN is a run id, a unique prefix of one, or SWEEP/NUMBER.
     """
     with connected() as client:
-        answer = client.run(run)
+        answer = run_named(client, run, "show")
     if as_json:
         print_json(answer)
     else:
@@ -198,14 +204,39 @@ def show(run: str, *, as_json: bool) -> int:
     return 0
 
 
+def run_named(client: Client, ref: str, verb: str) -> RunAnswer:
+    """The run that `ref` names; a sweep is no run to look at, though it has one.
+
+    Raises:
+        MissingOnServer: there is none, or it is a sweep's.
+    """
+    try:
+        run = client.run(ref)
+    except MissingOnServer as error:
+        try:
+            sweep = client.sweep(ref)
+        except MissingOnServer:
+            raise error from None
+    else:
+        if run["kind"] != "sweep":
+            return run
+        sweep = client.sweep(run["run_id"])
+    short_id = sweep["short_id"]
+    raise MissingOnServer(f"{ref!r} is a sweep; name a trial of it, such as {short_id}/0.", hint=f"`sweep {verb} {short_id}/0`, or `sweep status {short_id}`.")
+
+
 def _print_run(run: RunAnswer) -> None:
     ended = f", {run['cause']}" if run["cause"] else ""
     click.echo(f"{clean(run['name']) or run['run_id']}  {run['state'].upper()}{ended}  {duration_text(run['duration_s'])}")
     if run["detail"]:
         click.echo(f"  {clean(run['detail'])}")
+    if run["stop_requested_at"]:
+        age_s = max(time.time() - datetime.fromisoformat(run["stop_requested_at"]).timestamp(), 0.0)
+        click.echo(f"  asked to stop {duration_text(age_s)} ago; it is killed if it does not end by itself")
     click.echo(f"run         {run['run_id']}")
-    if run["sweep_id"] and run["trial_number"] is not None:
-        click.echo(f"trial       {run['sweep_id']}/{run['trial_number']}")
+    if run["sweep_short_id"] and run["trial_number"] is not None:
+        click.echo(f"trial       {run['sweep_short_id']}/{run['trial_number']}")
+        click.echo(f"sweep       {run['sweep_id']}")
     click.echo(f"experiment  {run['experiment_id']}")
     if run["argv"]:
         click.echo(f"command     {clean(shlex.join(run['argv']))}")
@@ -251,12 +282,15 @@ def logs(run: str, *, is_following: bool, tail: int | None, attempt: int | None,
     """
     streams = ("stdout", "stderr") if stream == "both" else (stream,)
     with connected() as client:
-        run_id = client.run(run)["run_id"]
+        found = run_named(client, run, "logs")
+        run_id = found["run_id"]
         readers = [_LogReader(client, run_id, name, attempt) for name in streams]
         if as_json:
             print_json({"schema": 1, "run_id": run_id, **_texts(readers, tail)})
             return 0
         if is_following:
+            if found["state"] in _NOT_STARTED:
+                say(f"The run is {found['state']} and has not started; waiting for it: `sweep why {run}`.")
             _follow_logs(client, run_id, readers, tail)
             return 0
         for reader in readers:
@@ -331,7 +365,7 @@ def _has_ended(client: Client, run_id: str, pages: Sequence[tuple[_LogReader, Lo
 
 def _say_no_output(client: Client, run_id: str) -> None:
     state = client.run(run_id)["state"]
-    say(f"The run is {state} and has not started.  sweep why {run_id}" if state in _NOT_STARTED else "The run has printed nothing.")
+    say(f"The run is {state} and has not started: `sweep why {run_id}`." if state in _NOT_STARTED else "The run has printed nothing.")
 
 
 @click.command()
@@ -341,7 +375,7 @@ def _say_no_output(client: Client, run_id: str) -> None:
 def metrics(run: str, *, key: str | None, as_json: bool) -> int:
     """Show a run's metrics."""
     with connected() as client:
-        answer = client.metrics(run, key=key)
+        answer = client.metrics(run_named(client, run, "metrics")["run_id"], key=key)
     if as_json:
         print_json(answer)
         return 0
@@ -365,5 +399,5 @@ def why(ref: str, *, as_json: bool) -> int:
         return 0
     click.echo(f"{answer['subject']} is {answer['state']}.")
     for reason in answer["reasons"]:
-        click.echo(f"  {clean(reason)}")
+        click.echo(f"  {clean(as_called(reason))}")
     return 0

@@ -2,7 +2,7 @@
 
 import click
 
-from sweeps.api.shapes import ModelAnswer, RegisterBody
+from sweeps.api.shapes import ModelAnswer, RegisterBody, VersionCreated
 from sweeps.cli.connection import connected
 from sweeps.cli.picture import version_line
 from sweeps.cli.terminal import bytes_text, clean, is_terminal, json_option, params_text, print_json, print_table, say, short
@@ -25,6 +25,9 @@ def register(ref: str, *, model: str, alias: str | None, artifact: str, descript
     with connected() as client:
         body = RegisterBody(model=model, artifact=artifact, alias=alias, description=description)
         version = client.register({**body, **_origin(client, ref)})
+        twin = _twin(client, version)
+    if twin is not None:
+        say(f"Version {twin} of {clean(version['name'])} is of the same run and artifact; this made another one.")
     if as_json:
         print_json(version)
         return 0
@@ -33,6 +36,15 @@ def register(ref: str, *, model: str, alias: str | None, artifact: str, descript
     if version["size_bytes"] is None:
         say(f"The run logged no artifact {clean(artifact)!r}: the version holds parameters and lineage only.")
     return 0
+
+
+def _twin(client: Client, version: VersionCreated) -> int | None:
+    """An earlier version of the same run and artifact, the newest of them."""
+    if version["version"] == 1:
+        return None
+    others = client.model(version["name"])["versions"]
+    same = [each["version"] for each in others if (each["run_id"], each["source"]) == (version["run_id"], version["source"])]
+    return max((number for number in same if number < version["version"]), default=None)
 
 
 def _origin(client: Client, ref: str) -> RegisterBody:
@@ -63,7 +75,7 @@ def list_models(*, as_json: bool) -> int:
         print_json(answer)
         return 0
     if not answer["models"]:
-        say("No models yet.  sweep register SWEEP --model NAME")
+        say("No models yet: `sweep register SWEEP --model NAME`.")
         return 0
     rows = [
         (

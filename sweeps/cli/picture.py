@@ -1,22 +1,32 @@
-"""A sweep as lines of text: what `status` prints and the live table redraws. Pure functions."""
+"""A sweep as lines of text: what `status` prints and the live table redraws. Pure functions, but for the command's own name."""
 
+import shlex
+from collections.abc import Sequence
 from typing import Final
 
 from sweeps.api.shapes import RunningTrial, SweepAnswer, SweepSummary, TrialAnswer, VersionEntry
-from sweeps.cli.terminal import aligned, clean, cut, duration_text, params_text, short
+from sweeps.cli.terminal import aligned, clean, cut, duration_text, params_text, program, short
+from sweeps.wording import counted
 
 FINAL_STATES: Final = frozenset({"finished", "failed", "cancelled"})
 _BAR_WIDTH: Final = 26
 _NARROW: Final = 60
 
 
-def status_lines(sweep: SweepAnswer, columns: int, rows: int) -> list[str]:
-    """Head, counts, best and running trials in at most `rows` lines of `columns`; on a narrow terminal, counts only."""
-    lines = [head_line(sweep), counts_line(sweep)]
+def status_lines(sweep: SweepAnswer, columns: int, rows: int, notes: Sequence[str] = ()) -> list[str]:
+    """Head, counts, best and running trials in at most `rows` lines of `columns` (three at least).
+
+    On a narrow terminal: name, counts and best, and that this is so.
+
+    Args:
+        notes: what else is to be said, such as why nothing runs.
+    """
     if columns < _NARROW:
-        return [cut(line, columns) for line in lines[1:]]
+        return [cut(line, columns) for line in _narrow_lines(sweep, notes)[: max(rows - 1, 3)]]
+    lines = [head_line(sweep), counts_line(sweep)]
     if sweep["best"] is not None:
         lines.append(best_line(sweep, sweep["best"]))
+    lines += notes
     room = max(rows - len(lines) - 2, 0)
     shown = sweep["running"][:room]
     if shown:
@@ -25,6 +35,14 @@ def status_lines(sweep: SweepAnswer, columns: int, rows: int) -> list[str]:
     if shown and hidden > 0:
         lines.append(f"  and {hidden} more")
     return [cut(line, columns) for line in lines]
+
+
+def _narrow_lines(sweep: SweepAnswer, notes: Sequence[str]) -> list[str]:
+    """The sweep in lines short enough for half a terminal, the most telling first."""
+    best = [best_line(sweep, sweep["best"])] if sweep["best"] is not None else []
+    running = sweep["counts"]["running"]
+    hidden = [f"(from {_NARROW} columns on: {counted(running, 'running trial')})"] if running else []
+    return [f"{clean(sweep['name'])}  {progress_text(sweep)}  {sweep['state'].upper()}", counts_text(sweep), *best, *notes, *hidden]
 
 
 def head_line(sweep: SweepSummary) -> str:
@@ -36,9 +54,9 @@ def head_line(sweep: SweepSummary) -> str:
 
 
 def counts_text(sweep: SweepSummary) -> str:
-    """`done 34  running 8  pruned 9  failed 1  queued 8`; what is zero and rare is left out."""
+    """`finished 34  running 8  pruned 9  failed 1  queued 8`; what is zero and rare is left out."""
     counts = sweep["counts"]
-    always = [("done", counts["finished"]), ("running", counts["running"])]
+    always = [("finished", counts["finished"]), ("running", counts["running"])]
     if_any = [
         ("pruned", counts["pruned"]),
         ("failed", counts["failed"]),
@@ -50,11 +68,15 @@ def counts_text(sweep: SweepSummary) -> str:
 
 def counts_line(sweep: SweepSummary) -> str:
     """Counts with a progress bar, where the sweep has an end."""
-    ended = ended_trials(sweep)
     asked = sweep["trials_asked"]
-    if asked is None:
-        return f"{counts_text(sweep)}   {ended} ended"
-    return f"{counts_text(sweep)}   {bar(ended, asked)} {ended}/{asked}"
+    shown = "" if asked is None else f"{bar(done_trials(sweep), asked)} "
+    return f"{counts_text(sweep)}   {shown}{progress_text(sweep)}"
+
+
+def progress_text(sweep: SweepSummary) -> str:
+    """`44/60`: how many of the trials asked for are done; `44/?` where the file sets no limit."""
+    asked = sweep["trials_asked"]
+    return f"{done_trials(sweep)}/{'?' if asked is None else asked}"
 
 
 def bar(ended: int, asked: int) -> str:
@@ -64,9 +86,10 @@ def bar(ended: int, asked: int) -> str:
     return f"[{('=' * (full - len(tip)) + tip).ljust(_BAR_WIDTH, '-')}]"
 
 
-def ended_trials(sweep: SweepSummary) -> int:
-    """How many trials have ended, however."""
-    return sweep["counts"]["total"] - sweep["counts"]["open"]
+def done_trials(sweep: SweepSummary) -> int:
+    """How many trials came to an end of their own: finished, failed or pruned, not cancelled."""
+    counts = sweep["counts"]
+    return counts["finished"] + counts["failed"] + counts["pruned"]
 
 
 def best_line(sweep: SweepSummary, best: TrialAnswer) -> str:
@@ -99,7 +122,7 @@ def failure_lines(sweep: SweepSummary, failed: list[TrialAnswer]) -> list[str]:
     trial = failed[-1]
     reason = clean(trial["detail"] or "") or trial["cause"] or "unknown"
     told = f"{trial['cause']}: {reason}" if trial["cause"] and reason != trial["cause"] else reason
-    return [f"{count} failed: trial {trial['number']} {cut(told, 120)}  ->  sweep logs {sweep['short_id']}/{trial['number']}"]
+    return [f"{count} failed: trial {trial['number']} {cut(told, 120)}  ->  {program()} logs {sweep['short_id']}/{trial['number']}"]
 
 
 def version_line(version: VersionEntry) -> str:
@@ -111,7 +134,7 @@ def version_line(version: VersionEntry) -> str:
 
 
 def ending_lines(sweep: SweepAnswer, failed: list[TrialAnswer]) -> list[str]:
-    """The end of a sweep: how it ended, the best trial with its parameters, the registered winner, what to type next."""
+    """The end of a sweep: how it ended, the best trial with its parameters, the registered winner."""
     why = f" ({clean(sweep['detail'] or sweep['cause'] or '')})" if sweep["state"] != "finished" else ""
     head = f"{sweep['state'].capitalize()}{why}: {clean(sweep['name'])} ({sweep['short_id']}) in {duration_text(sweep['elapsed_s'])}"
     lines = [head, counts_text(sweep), *failure_lines(sweep, failed)]
@@ -119,16 +142,15 @@ def ending_lines(sweep: SweepAnswer, failed: list[TrialAnswer]) -> list[str]:
     if best is not None:
         lines += ["", f"best {sweep['metric'] or 'value'} {short(best['value'])}  trial {best['number']}"]
         lines += [f"  {clean(name)} = {clean(str(value))}" for name, value in best["params"].items()]
-    lines += [f"registered {version_line(version)}" for version in sweep["models"]]
-    return [*lines, "", *next_lines(sweep)]
+    return [*lines, *(f"registered {version_line(version)}" for version in sweep["models"])]
 
 
 def next_lines(sweep: SweepAnswer) -> list[str]:
     """Commands worth typing after the end of a sweep."""
-    ref, best = sweep["short_id"], sweep["best"]
+    called, ref, best = program(), sweep["short_id"], sweep["best"]
     if best is None:
-        return [f"  trials:    sweep trials {ref}", f"  why:       sweep why {ref}"]
-    lines = [f"  trials:    sweep trials {ref} --sort value", f"  winner:    sweep show {ref}/{best['number']}"]
+        return [f"  trials:    {called} trials {ref}", f"  why:       {called} why {ref}"]
+    lines = [f"  trials:    {called} trials {ref} --sort value", f"  winner:    {called} show {ref}/{best['number']}"]
     if sweep["models"]:
-        return [*lines, f"  model:     sweep models show {clean(sweep['models'][0]['name'])}"]
-    return [*lines, f"  register:  sweep register {ref} --model NAME"]
+        return [*lines, f"  model:     {called} models show {shlex.quote(sweep['models'][0]['name'])}"]
+    return [*lines, f"  register:  {called} register {ref} --model NAME"]

@@ -12,6 +12,7 @@ from sweeps.cli.terminal import clean, confirm, json_option, print_json, say, ye
 from sweeps.client import Client
 
 _PAST = {"pause": "is paused", "resume": "goes on", "stop": "is stopping", "cancel": "is cancelled"}
+_ALREADY = {"pause": ("paused", "is already paused"), "resume": ("active", "is not paused"), "stop": ("stopping", "is already stopping")}
 
 
 @click.command()
@@ -76,6 +77,8 @@ def _steer(client: Client, ref: str, move: str, *, as_json: bool, ask: str = "",
     named = f"{clean(sweep['name'])} ({sweep['short_id']})"
     if sweep["state"] in FINAL_STATES and move in ("stop", "cancel"):
         say(f"Sweep {named} has already ended: {sweep['state']}. Nothing was changed.")
+    elif move in _ALREADY and sweep["state"] == _ALREADY[move][0]:
+        say(f"Sweep {named} {_ALREADY[move][1]}. Nothing was changed.")
     else:
         confirm(f"Sweep {named}: {counts_text(sweep)}. {ask}", yes=yes)
         # By id from here on: what a name or @latest means may change while the question waits.

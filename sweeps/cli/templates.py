@@ -93,6 +93,11 @@ def _parameter_line(parameter: EntryParameter) -> str:
     return f"  {name}: {{values: []}}                 # required by the MLproject: give values, or min and max"
 
 
+def script_is_missing(folder: Path, text: str) -> bool:
+    """Whether a file that was begun for a folder names a script that is not there."""
+    return "\nprogram: " in text and not (folder / _script_in(folder)).is_file()
+
+
 def _script_in(folder: Path) -> str:
     scripts = sorted(path.name for path in folder.glob("*.py"))
     likely = [name for name in _SCRIPTS if name in scripts]

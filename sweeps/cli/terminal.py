@@ -5,10 +5,14 @@ On a terminal, aligned columns cut to its width; elsewhere, tab-separated rows w
 
 import json
 import os
+import re
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from functools import cache
+from pathlib import Path
+from typing import IO, Any, Final, TypeVar
 
 import click
 
@@ -16,6 +20,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _MINUTE_S: Final = 60
 _HOUR_S: Final = 3600
 _DAY_S: Final = 86400
+_NAME: Final = "sweep"
 
 json_option: Callable[[_F], _F] = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 yes_option: Callable[[_F], _F] = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
@@ -28,9 +33,34 @@ def is_quiet() -> bool:
 
 
 def say(text: str) -> None:
-    """Tell the person something that is not data."""
+    """Tell the person something that is not data; commands between backticks are told as `program` has them."""
     if not is_quiet():
-        click.echo(text, err=True)
+        click.echo(as_called(text), err=True)
+
+
+@cache
+def program() -> str:
+    """What to type for `sweep` in the shell that this command was called from.
+
+    `sweep`, if that is this program there. Otherwise, as in a shell whose virtual environment is not active, the path
+    to it, from the current folder if it lies below.
+    """
+    called = Path(sys.argv[0])
+    # `python -m sweeps.cli` has the script beside its interpreter.
+    script = called if called.name == _NAME else Path(sys.executable).with_name(_NAME)
+    is_ours = (called.name == _NAME or called.parts[-3:] == ("sweeps", "cli", "__main__.py")) and script.is_file()
+    found = shutil.which(_NAME)
+    if not is_ours or (found is not None and Path(found).samefile(script)):
+        return _NAME
+    path = Path(os.path.abspath(script))  # noqa: PTH100 - not resolved: a link is the name that was typed
+    here = Path.cwd()
+    shown = path.relative_to(here) if path.is_relative_to(here) else path
+    return shlex.quote(str(shown) if len(shown.parts) > 1 else f"./{shown}")
+
+
+def as_called(text: str) -> str:
+    """A text whose commands between backticks can be typed as they stand."""
+    return re.sub(r"`[^`\n]*`", lambda quoted: re.sub(rf"\b{_NAME} (?=[a-z])", lambda _: f"{program()} ", quoted[0]), text)
 
 
 def print_json(answer: Mapping[str, Any]) -> None:
@@ -40,7 +70,12 @@ def print_json(answer: Mapping[str, Any]) -> None:
 
 def is_terminal() -> bool:
     """Whether standard output is a terminal."""
-    return sys.stdout.isatty()
+    return is_tty(sys.stdout)
+
+
+def is_tty(stream: IO[str] | None) -> bool:
+    """Whether a stream is a terminal; one that was closed by the caller is None, and is not."""
+    return stream is not None and stream.isatty()
 
 
 def has_colour() -> bool:
@@ -80,13 +115,13 @@ def cut(line: str, columns: int) -> str:
 
 def _one_line(cell: object) -> str:
     # What a trial's parameters hold is shown, never obeyed: no escape sequence reaches the terminal.
-    text = "-" if cell is None else str(cell)
+    text = "-" if cell is None or cell == "" else str(cell)
     return "".join(char if char.isprintable() else " " for char in text)
 
 
 def clean(text: str) -> str:
     """Text of others as one printable line."""
-    return _one_line(text)
+    return _one_line(text) if text else ""
 
 
 def short(value: object) -> str:
@@ -127,15 +162,25 @@ def bytes_text(size: int) -> str:
     return f"{amount:.1f} GB"
 
 
+class Unconfirmed(click.ClickException):
+    """Something that can't be undone needs a yes, and there is nobody to ask."""
+
+    exit_code = 2
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print it as other errors are."""
+        click.echo(f"error: {self.message}\nhint: Add --yes to do this without a terminal.", file=file, err=True)
+
+
 def confirm(question: str, *, yes: bool) -> None:
     """Ask before something that can't be undone.
 
     Raises:
-        click.UsageError: nobody can be asked, and `--yes` was not given.
+        Unconfirmed: nobody can be asked, and `--yes` was not given.
         click.Abort: the answer was no.
     """
     if yes:
         return
-    if not sys.stdin.isatty():
-        raise click.UsageError(f"{question} Add --yes to do this without a terminal.")
+    if not is_tty(sys.stdin):
+        raise Unconfirmed(f"Not done, for nobody can be asked. {question}")
     click.confirm(question, abort=True, err=True)

@@ -1,7 +1,9 @@
 """Verbs that start things: init, validate, submit, run."""
 
 import getpass
+import shlex
 import shutil
+import sys
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,9 +14,10 @@ import click
 from sweeps.api.shapes import SCHEMA, SubmitBody, SweepAnswer
 from sweeps.cli.connection import connected
 from sweeps.cli.follow import EXIT_INTERRUPTED, exit_status, follow, last_failures
-from sweeps.cli.picture import ending_lines
-from sweeps.cli.terminal import bytes_text, clean, duration_text, json_option, print_json, say
+from sweeps.cli.picture import ending_lines, next_lines
+from sweeps.cli.terminal import bytes_text, clean, duration_text, json_option, print_json, program, say
 from sweeps.client import Client
+from sweeps.wording import counted
 from tracking.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _SHOWN_COMMANDS: Final = 3
+_SHOWN_VALUES: Final = 12
 _FILE_NAME: Final = "sweep.yaml"
 
 
@@ -29,6 +33,7 @@ def _spec_options(function: _F) -> _F:
     for option in reversed(
         (
             click.argument("file", type=click.Path(path_type=Path), metavar="FILE"),
+            click.option("-P", "--param", "params", multiple=True, metavar="NAME=VALUE", help="A parameter of a FOLDER without a sweep file; may be repeated."),
             click.option("--name", help="Name of the sweep, instead of the file's."),
             click.option("--trials", type=click.IntRange(min=1), metavar="N", help="How many trials, instead of the file's limit."),
             click.option("--parallel", type=click.IntRange(min=1), metavar="N", help="How many trials at a time."),
@@ -40,17 +45,33 @@ def _spec_options(function: _F) -> _F:
     return function
 
 
-def _load(file: Path, overrides: Mapping[str, Any]) -> "Submission":
+def _load(file: Path, params: tuple[str, ...], overrides: Mapping[str, Any]) -> "Submission":
+    """A sweep file, that of a folder, or one run of a folder that has an MLproject only."""
     # Imported when a file is read: YAML, and the whole of the search space.
-    from sweeps.spec import Overrides, load_sweep
+    from sweeps.mlproject import find_mlproject
+    from sweeps.spec import Overrides, load_project, load_sweep
 
-    return load_sweep(file / _FILE_NAME if file.is_dir() else file, overrides=Overrides(**overrides))
+    path = file / _FILE_NAME if file.is_dir() else file
+    if file.is_dir() and not path.exists():
+        if find_mlproject(file) is None:
+            raise click.UsageError(f"{file} has neither a {_FILE_NAME} nor an MLproject; `sweep init {file}` writes one.")
+        return load_project(file, params=_named(params), overrides=Overrides(**overrides))
+    if params:
+        raise click.UsageError(f"-P belongs to a folder without a sweep file; {path} says itself what the parameters are.")
+    return load_sweep(path, overrides=Overrides(**overrides))
+
+
+def _named(params: tuple[str, ...]) -> dict[str, str]:
+    pairs = [param.partition("=") for param in params]
+    if wrong := [name + sign for name, sign, _ in pairs if not sign or not name]:
+        raise click.BadParameter(f"{wrong[0]!r} is not NAME=VALUE.", param_hint="-P")
+    return {name: value for name, _, value in pairs}
 
 
 @click.command()
 @_spec_options
 @json_option
-def validate(file: Path, *, as_json: bool, **overrides: Any) -> int:
+def validate(file: Path, *, params: tuple[str, ...], as_json: bool, **overrides: Any) -> int:
     """Check a sweep file; no server needed.
 
     Prints what was understood: distributions, grid size, the first commands. Exit status 2 if anything is wrong.
@@ -58,7 +79,7 @@ def validate(file: Path, *, as_json: bool, **overrides: Any) -> int:
     from sweeps.errors import SpecProblems
 
     try:
-        submission = _load(file, overrides)
+        submission = _load(file, params, overrides)
     except SpecProblems as error:
         if not as_json:
             raise
@@ -114,12 +135,10 @@ def _first_commands(submission: "Submission") -> list[tuple[str, ...]]:
 
 
 def _print_plan(submission: "Submission") -> None:
-    import shlex
-
     plan = _plan(submission)
     click.echo(f"{clean(plan['name'])}: {_manner(plan)}")
     for parameter in plan["parameters"]:
-        rest = ", ".join(f"{key} {value}" for key, value in parameter.items() if key not in ("name", "distribution"))
+        rest = ", ".join(f"{key} {_abbreviated(value)}" for key, value in parameter.items() if key not in ("name", "distribution"))
         click.echo(f"  {clean(str(parameter['name']))}: {parameter['distribution']} {clean(rest)}".rstrip())
     click.echo("first commands:")
     for argv in plan["commands"]:
@@ -130,12 +149,21 @@ def _print_plan(submission: "Submission") -> None:
         click.echo(f"at worst: {duration_text(limits.trial_time_s * -(-plan['trials'] // at_once))} with {at_once} at a time")
 
 
+def _abbreviated(value: Any) -> str:
+    """A value; of a long list, the first ones and how many there are."""
+    if not isinstance(value, list | tuple):
+        return str(value)
+    if len(value) <= _SHOWN_VALUES:
+        return f"[{', '.join(map(repr, value))}]"
+    return f"[{', '.join(map(repr, value[: _SHOWN_VALUES - 2]))}, ..., {value[-1]!r}] ({len(value)} values)"
+
+
 def _manner(plan: Mapping[str, Any]) -> str:
     """`bayes, minimize rmse, 60 trials, 8 at a time, queue cpu`."""
     parts = [
         str(plan["method"]),
         f"{plan['goal']} {clean(str(plan['metric']))}" if plan["metric"] else "",
-        f"{plan['trials']} trials" if plan["trials"] is not None else "until stopped",
+        counted(plan["trials"], "trial") if plan["trials"] is not None else "until stopped",
         f"{plan['parallel']} at a time" if plan["parallel"] else "",
         f"queue {clean(str(plan['queue']))}",
     ]
@@ -146,21 +174,21 @@ def _manner(plan: Mapping[str, Any]) -> str:
 @_spec_options
 @click.option("--dry-run", is_flag=True, help="Print what would be submitted, and stop.")
 @json_option
-def submit(file: Path, *, dry_run: bool, as_json: bool, **overrides: Any) -> int:
+def submit(file: Path, *, params: tuple[str, ...], dry_run: bool, as_json: bool, **overrides: Any) -> int:
     """Submit a sweep and return at once.
 
     Packs the folder of the sweep file (what .gitignore and .sweepignore name is left out), uploads it once, and prints
     the sweep's id and what to type next.
     """
     settings = load_settings()
-    submission = _load(file, overrides)
+    submission = _load(file, params, overrides)
     if dry_run:
         print_json({"schema": SCHEMA, **_plan(submission)}) if as_json else _print_plan(submission)
         return 0
     with connected(settings) as client:
         sweep = send(client, submission, settings)
         if as_json:
-            print_json(_submitted(client, sweep))
+            print_json(_submitted(sweep))
         else:
             _print_submitted(sweep)
     return 0
@@ -177,7 +205,10 @@ def send(client: Client, submission: "Submission", settings: Settings) -> SweepA
         submission_id=uuid.uuid4().hex,
         user_name=_user_name(),
     )
-    return client.submit(body)
+    sweep = client.submit(body)
+    if submission.config.trials_max is None and not submission.config.limits.time_s:
+        say(f"No limit is set: it runs until you stop it, with `sweep stop {sweep['short_id']}`.")
+    return sweep
 
 
 def _leave_out_home(home: Path, folder: Path) -> None:
@@ -206,7 +237,7 @@ def _user_name() -> str:
         return ""
 
 
-def _submitted(client: Client, sweep: SweepAnswer) -> dict[str, Any]:
+def _submitted(sweep: SweepAnswer) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "sweep_id": sweep["sweep_id"],
@@ -214,7 +245,7 @@ def _submitted(client: Client, sweep: SweepAnswer) -> dict[str, Any]:
         "short_id": sweep["short_id"],
         "state": sweep["state"],
         "trials_asked": sweep["trials_asked"],
-        "urls": {"api": client.url + sweep["urls"]["api"]},
+        "urls": sweep["urls"],
     }
 
 
@@ -222,22 +253,23 @@ def _print_submitted(sweep: SweepAnswer) -> None:
     ref = sweep["short_id"]
     plan = {**sweep, "trials": sweep["trials_asked"]}
     click.echo(f"Submitted {clean(sweep['name'])} ({ref}): {_manner(plan)}")
-    click.echo(f"  watch:  sweep status {ref} --watch")
-    click.echo(f"  best:   sweep best {ref}")
-    click.echo(f"  cancel: sweep cancel {ref}")
+    say(f"  watch:  {program()} status {ref} --watch")
+    say(f"  best:   {program()} best {ref}")
+    say(f"  cancel: {program()} cancel {ref}")
 
 
 @click.command()
 @_spec_options
 @json_option
-def run(file: Path, *, as_json: bool, **overrides: Any) -> int:
+def run(file: Path, *, params: tuple[str, ...], as_json: bool, **overrides: Any) -> int:
     """Submit a sweep and follow it to its end.
 
+    A folder with an MLproject and no sweep file is run once, with the parameters given by -P.
     One table, redrawn in place: counts, best so far, running trials. Ctrl-C detaches, the sweep goes on. Exit status 6
     if no trial succeeded. With --json, one object a line at each change.
     """
     settings = load_settings()
-    submission = _load(file, overrides)
+    submission = _load(file, params, overrides)
     with connected(settings) as client:
         sweep = send(client, submission, settings)
         say(f"Submitted {clean(sweep['name'])} ({sweep['short_id']})")
@@ -251,6 +283,8 @@ def finish_following(client: Client, sweep: SweepAnswer, *, as_json: bool) -> in
         return EXIT_INTERRUPTED
     if not as_json:
         click.echo("\n".join(ending_lines(ended, last_failures(client, ended))))
+        sys.stdout.flush()
+        say("\n".join(["", *next_lines(ended)]))
     return exit_status(ended)
 
 
@@ -263,7 +297,7 @@ def init(folder: Path, *, origin: str | None, force: bool) -> int:
 
     Begins with the MLproject of FOLDER, or else with the script in it.
     """
-    from sweeps.cli.templates import starting_file
+    from sweeps.cli.templates import script_is_missing, starting_file
 
     target = folder / _FILE_NAME
     if target.exists() and not force:
@@ -273,5 +307,8 @@ def init(folder: Path, *, origin: str | None, force: bool) -> int:
     scratch.write_text(text, encoding="utf-8")
     shutil.move(scratch, target)
     click.echo(str(target))
-    say(f"next:\n  sweep validate {target}\n  sweep run {target}")
+    if script_is_missing(folder, text):
+        say("There is no script here yet: write one, and name it in the file before you run it.")
+    shown = shlex.quote(str(target))
+    say(f"next:\n  {program()} validate {shown}\n  {program()} run {shown}")
     return 0

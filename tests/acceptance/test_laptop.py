@@ -30,6 +30,7 @@ class Laptop:
 
     def __init__(self, home: Path) -> None:
         self.home = home
+        self.begun: list[subprocess.Popen[str]] = []
         self._environ = {name: value for name, value in os.environ.items() if not name.startswith("SWEEP_")} | {"SWEEP_HOME": str(home)}
 
     def begin(self, *arguments: str) -> "subprocess.Popen[str]":
@@ -37,7 +38,8 @@ class Laptop:
         command = [sys.executable, "-m", "sweeps.cli", *arguments]
         streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         environ = self._environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-        return subprocess.Popen(command, cwd=self.home.parent, env=environ, text=True, **streams)
+        self.begun.append(subprocess.Popen(command, cwd=self.home.parent, env=environ, text=True, **streams))
+        return self.begun[-1]
 
     def sweep(self, *arguments: str, status: int = 0) -> tuple[str, str]:
         """Run a command of `sweep` to its end; (output, errors)."""
@@ -97,6 +99,8 @@ def make_laptop(tmp_path: Path) -> Iterator[Callable[[str], Laptop]]:
         print(laptop.logs())  # noqa: T201
         for pid in laptop.processes():
             os.kill(pid, signal.SIGKILL)
+        for process in laptop.begun:
+            process.communicate()
 
 
 def test_laptop_runs_a_sweep_from_nothing_and_stops_without_a_trace(make_laptop: Callable[[str], Laptop], tmp_path: Path) -> None:
@@ -149,8 +153,37 @@ def test_laptop_interrupted_run_detaches_and_trials_outlive_the_cluster(make_lap
     assert "detached; the sweep goes on" in errors
     assert laptop.sweep_json("status")["counts"]["running"] == 1
 
-    laptop.sweep("down", "--yes")
+    _, errors = laptop.sweep("down", "--yes")
+    assert "1 trial goes on without us and is taken up by the next `" in errors
     assert [command for command in laptop.processes().values() if "program.sh" in command]
     (tmp_path / "go").touch()
     ended = laptop.sweep_json("wait", "--timeout", "100")
     assert (ended["state"], ended["best"]["value"], ended["best"]["attempts"]) == ("finished", 4.0, 1)
+
+
+def test_laptop_worker_by_hand_serves_what_waits_and_down_cancels(make_laptop: Callable[[str], Laptop], tmp_path: Path) -> None:
+    """What `sweep queue` advises works: a second worker finds the cluster. `sweep down --cancel` then leaves nothing running."""
+    laptop = make_laptop("home")
+    url, errors = laptop.sweep("db", "url")
+    assert (url[:13], errors.split(" in ")[0]) == ("postgresql://", "Starting the Postgres of this machine")
+    _, errors = laptop.sweep("worker", "--name", "w2", status=4)
+    assert "sweep up" in errors
+    assert laptop.sweep("db", "url") == (url, "")
+    project = {"command": SHELL, "metric": LOSS, "env": {"MEETING": str(tmp_path)}, "queue": "gpuu"}
+    laptop.sweep("submit", str(write_project(tmp_path / "project", WAITS, **project)))
+    # The reason is a queue's only once the trial has been proposed.
+    wait_until(lambda: laptop.sweep_json("queue")["queues"][-1]["waiting"], "the trial waits", deadline_s=DEADLINE_S)
+    note = laptop.sweep_json("queue")["queues"][-1]["note"]
+    assert "`sweep worker --queue gpuu --name NAME`" in note
+    assert "No worker serves queue 'gpuu'" in laptop.sweep("status")[0]
+
+    worker = laptop.begin("worker", "--queue", "gpuu", "--name", "w2")
+    wait_until((tmp_path / "started").exists, "the trial runs on the worker by hand", deadline_s=DEADLINE_S)
+    _, errors = laptop.sweep("down", status=2)
+    assert "1 trial runs here. Stop the cluster?" in errors
+    assert "Usage" not in errors
+    _, errors = laptop.sweep("down", "--cancel", "--yes")
+    assert errors.splitlines()[-1] == "Stopped."
+    assert not [command for command in laptop.processes().values() if "program.sh" in command]
+    worker.terminate()
+    laptop.end(worker)

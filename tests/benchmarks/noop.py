@@ -108,7 +108,7 @@ def _spans(cluster: Cluster, sweep_id: str) -> list[Span]:
         "SELECT extract(epoch FROM started_at), duration_s FROM audit_attempts WHERE sweep_id = %(sweep_id)s",
         sweep_id=sweep_id,
     )
-    return [Span(float(started), float(started) + float(duration_s)) for started, duration_s in rows]
+    return [Span(float(row[0]), float(row[0]) + float(row[1])) for row in rows]
 
 
 def _bare_rate(argv: Sequence[str], n_processes: int = N_TRIALS) -> float:
@@ -118,7 +118,7 @@ def _bare_rate(argv: Sequence[str], n_processes: int = N_TRIALS) -> float:
     def run_some() -> None:
         for _ in range(n_processes // SLOTS):
             # posix_spawn: the cheapest way that there is.
-            pid = os.posix_spawnp(argv[0], argv, env)
+            pid = os.posix_spawnp(argv[0], list(argv), env)
             _, status = os.waitpid(pid, 0)
             if status != 0:
                 raise AssertionError(f"{argv} ended with {status}")

@@ -17,7 +17,6 @@ from tracking import embedded
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PEERS_PYTHON: Final = ROOT / ".cache" / "bench-venv" / "bin" / "python"
-BROKERS: Final = ("redis", "folder", "none")
 
 INTERPRETER: Final = str(Path(sys.executable).resolve())
 """The interpreter itself: a virtual environment's, or a version manager's wrapper, would cost more than the trial."""
@@ -63,11 +62,11 @@ class Stage:
 
     @contextmanager
     def cluster(self, broker: str, *, slots: int) -> Iterator[Cluster]:
-        """Server, scheduler and one worker over a fresh database and a broker of `BROKERS`."""
+        """Server, scheduler and one worker over a fresh database and a broker: `redis`, `folder` or `none`."""
         folder = self.new_folder(f"cluster-{broker}")
-        urls = {"redis": lambda: self.redis.url, "folder": lambda: f"filesystem://{folder / 'broker'}", "none": lambda: "none"}
+        url = self.redis.url if broker == "redis" else f"filesystem://{folder / 'broker'}" if broker == "folder" else "none"
         with self.database() as database_url:
-            cluster = Cluster(folder, database_url, urls[broker]())
+            cluster = Cluster(folder, database_url, url)
             try:
                 yield cluster.start(worker_arguments=("--slots", str(slots)))
             except BaseException:

@@ -10,6 +10,7 @@ from tests.support.services import wait_until
 from tracking.ids import new_run_id
 from tracking.records import Resources
 from tracking.states import Cause
+from worker.errors import LaunchRefused
 from worker.runtimes.base import AttemptSpec, ExitReport, Handle, Runtime, outcome_of
 from worker.runtimes.host import host_incarnation
 
@@ -89,6 +90,13 @@ class RuntimeContract:
         """A command that is not there ends as a shell would have it, not as a fault of the machinery."""
         outcome = outcome_of(finish(bench.runtime.start(bench.spec("no-such-command"))))
         assert (outcome.verdict, outcome.cause, outcome.exit_status) == ("failed", Cause.EXIT_STATUS, 127)
+
+    @pytest.mark.parametrize(("env", "argv"), [({"A=B": "x"}, ("true",)), ({"": "x"}, ("true",)), ({"A": "x\0y"}, ("true",)), ({}, ("echo", "x\0y"))])
+    def test_runtime_blames_the_user_when_no_program_can_be_given_this(self, bench: Bench, env: dict[str, str], argv: tuple[str, ...]) -> None:
+        """Names with `=`, and NUL characters, are a fault of the sweep file on every worker."""
+        with pytest.raises(LaunchRefused) as caught:
+            bench.runtime.start(bench.spec(*argv, env=env))
+        assert caught.value.cause == Cause.ENVIRONMENT
 
     def test_runtime_reports_signal_when_command_is_killed(self, bench: Bench) -> None:
         """A signal that nobody here sent is told as such."""

@@ -10,22 +10,31 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from fastapi.routing import APIRoute
+from sqlalchemy import event
 
 from sweeps.api.rights import Right, right_of
+from sweeps.api.routing import Services
 from sweeps.api.shapes import SubmitBody
+from sweeps.api.sweeps import get_sweep
+from sweeps.api.workers import get_server
 from sweeps.client import Client, InvalidRequest, MissingOnServer, NoBest, Refused, ServerError
 from sweeps.server import compose, describe
 from sweeps.spec import load_sweep
 from tests.support.cluster import Cluster
+from tests.support.record import Hands
+from tracking import embedded
+from tracking.artifacts import ArtifactStore
 from tracking.ids import attempt_token
 from tracking.records import MetricPoint
 from tracking.settings import Settings
-from tracking.snapshots import Snapshot, pack
+from tracking.snapshots import Snapshot, SnapshotStore, pack
 from tracking.store import Store, open_store
 
 SNAPSHOT_MAX_BYTES = 100_000
@@ -121,7 +130,15 @@ def test_server_answers_health_and_version(cluster: Cluster) -> None:
     assert raw(cluster, "GET", "/version")[1]["name"] == "sweep-runner"
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/api/v1/nothing", "/api/v1/sweeps/x/nothing", "/api/2.0/mlflow/nothing", "/"])
+def test_server_says_what_it_is_at_its_root(cluster: Cluster) -> None:
+    """Whoever opens the address finds a name, a release, and where to go on."""
+    status, answer = raw(cluster, "GET", "/")
+    assert status == 200
+    assert answer.startswith(b"sweep-runner ")
+    assert b"/api/v1/openapi.json" in answer
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/api/v1/nothing", "/api/v1/sweeps/x/nothing", "/api/2.0/mlflow/nothing"])
 def test_server_tells_unknown_endpoints(cluster: Cluster, path: str) -> None:
     """Whatever is not there is answered at once, with MLflow's code."""
     status, answer = raw(cluster, "GET", path)
@@ -214,6 +231,17 @@ def test_submit_checks_the_config_again(client: Client, body: SubmitBody, change
         client.submit({**body, "config": body["config"] | changes, "submission_id": f"{body['submission_id']}-{told}"})
 
 
+def test_submit_of_a_tampered_config_is_never_the_servers_fault(cluster: Cluster, body: SubmitBody) -> None:
+    """Over HTTP and into the record: what is not taken is the client's fault; what is taken can be read again."""
+    for key in sorted(body["config"]):
+        for value in (-1, 10**40, "x\0y", "x" * 300_000, [[[]]], {"a": None}):
+            tampered = {**body, "config": body["config"] | {key: value}, "submission_id": f"{body['submission_id']}-{key}"}
+            status, answer = raw(cluster, "POST", "/api/v1/sweeps", json.dumps(tampered).encode())
+            assert status == 201 or answer["error_code"] == "INVALID_PARAMETER_VALUE", answer
+    assert raw(cluster, "POST", "/api/v1/sweeps", b"[" * 100_000)[0] == 400
+    assert raw(cluster, "GET", "/api/v1/sweeps?limit=1000")[0] == 200
+
+
 def test_sweep_is_found_by_its_names(client: Client, body: SubmitBody) -> None:
     """Id, short id, name, a unique prefix, and @latest."""
     sweep = client.submit(body)
@@ -244,6 +272,88 @@ def test_sweep_without_trials_has_no_best(client: Client, body: SubmitBody) -> N
     with pytest.raises(NoBest):
         client.register({"model": "m", "sweep": ref})
     assert "check that `sweep scheduler` runs" in client.why(ref)["reasons"][0]
+
+
+@pytest.fixture(scope="module")
+def hands(module_store: Store) -> Hands:
+    """Plays scheduler and workers; no real ones are here."""
+    return Hands(module_store)
+
+
+def test_sweep_answer_costs_the_same_however_many_trials_run(hands: Hands, tmp_path: Path) -> None:
+    """Watchers ask twice a second: the metrics of all running trials are one query. Without a metric of its own a sweep shows none."""
+    services = Services(hands.store, SnapshotStore(tmp_path), ArtifactStore(tmp_path), Settings(home=tmp_path))
+    sweep = hands.sweep(4, metric_name="loss")
+    held = [hands.start(sweep, 0)]
+    hands.log(held[0], "loss", 2.0, 1.5)
+    hands.log(held[0], "other", 7.0)
+    with counted_statements(hands.store) as one:
+        answer = get_sweep(services, sweep.sweep_id)
+    assert [trial["metric"] and trial["metric"]["value"] for trial in answer["running"]] == [1.5]
+    held += [hands.start(sweep, number) for number in (1, 2, 3)]
+    hands.log(held[2], "loss", 0.5)
+    with counted_statements(hands.store) as four:
+        answer = get_sweep(services, sweep.sweep_id)
+    assert [trial["metric"] and trial["metric"]["value"] for trial in answer["running"]] == [1.5, None, 0.5, None]
+    assert len(four) == len(one)
+    bare = hands.sweep(1)
+    hands.start(bare)
+    assert [trial["metric"] for trial in get_sweep(services, bare.sweep_id)["running"]] == [None]
+
+
+@contextmanager
+def counted_statements(store: Store) -> Iterator[list[str]]:
+    """The statements that a store sends meanwhile."""
+    sent: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        sent.append(statement)
+
+    event.listen(store.database.engine, "before_cursor_execute", note)
+    try:
+        yield sent
+    finally:
+        event.remove(store.database.engine, "before_cursor_execute", note)
+
+
+def test_trials_come_in_pages(cluster: Cluster, client: Client, hands: Hands) -> None:
+    """An answer has a bound, and says where to go on; the client puts the pages together."""
+    sweep = hands.sweep(5)
+    path = f"/api/v1/sweeps/{sweep.sweep_id}/trials"
+    pages = [raw(cluster, "GET", f"{path}?limit=2&offset={offset}")[1] for offset in (0, 2, 4)]
+    assert [[trial["number"] for trial in page["trials"]] for page in pages] == [[0, 1], [2, 3], [4]]
+    assert [page["next_offset"] for page in pages] == [2, 4, None]
+    assert raw(cluster, "GET", f"{path}?limit=10001")[0] == 400
+    assert [trial["number"] for trial in client.trials(sweep.sweep_id)["trials"]] == [0, 1, 2, 3, 4]
+    assert [trial["number"] for trial in client.trials(sweep.sweep_id, limit=2, offset=1)["trials"]] == [1, 2]
+
+
+def test_metric_history_comes_in_pages(cluster: Cluster, client: Client, module_store: Store) -> None:
+    """A long history is read page by page and comes out whole."""
+    experiment = module_store.experiments.ensure("api-history")
+    run_id = module_store.runs.create_external(experiment.experiment_id).run_id
+    module_store.metrics.log(run_id, [MetricPoint("loss", float(step), step) for step in range(25_003)])
+    page = raw(cluster, "GET", f"/api/v1/runs/{run_id}/metrics?key=loss")[1]
+    assert (len(page["metrics"]), bool(page["next_page_token"])) == (25_000, True)
+    assert [point["step"] for point in client.metrics(run_id, key="loss")["metrics"]] == list(range(25_003))
+
+
+def test_worker_is_drained_cordoned_and_taken_back(client: Client, hands: Hands) -> None:
+    """Both can be undone; doing so for a worker that needs it not changes nothing."""
+    worker = hands.worker()
+    states = [client.drain_worker(worker.name)["state"], client.undrain_worker(worker.name)["state"], client.undrain_worker(worker.worker_id)["state"]]
+    assert states == ["draining", "live", "live"]
+    hands.change("UPDATE workers SET cordoned = 'three in a row', cordoned_at = now(), faults_in_row = 3 WHERE worker_id = %(id)s", id=worker.worker_id)
+    assert {entry["name"]: entry["state"] for entry in client.workers()["workers"]}[worker.name] == "cordoned"
+    lifted = [client.uncordon_worker(worker.name) for _ in range(2)]
+    assert [(entry["state"], entry["cordoned"]) for entry in lifted] == [("live", None), ("live", None)]
+    told = hands.sql("SELECT event FROM events WHERE worker_id = %(id)s AND event LIKE '%%cordon' ORDER BY seq", id=worker.worker_id)
+    assert [row.event for row in told] == ["uncordon"]
+    assert hands.sql("SELECT faults_in_row FROM workers WHERE worker_id = %(id)s", id=worker.worker_id)[0].faults_in_row == 0
+    for move in (client.undrain_worker, client.uncordon_worker):
+        with pytest.raises(MissingOnServer, match="no worker 'nobody'"):
+            move("nobody")
+    hands.store.sessions.close(worker.session_id)
 
 
 def test_run_shows_what_was_logged(client: Client, module_store: Store) -> None:
@@ -292,6 +402,19 @@ def test_server_tells_of_its_surroundings(client: Client, cluster: Cluster) -> N
     server = client.server()
     assert (server["database_problem"], server["artifacts_problem"]) == ("", "")
     assert server["snapshot_max_bytes"] == SNAPSHOT_MAX_BYTES
+
+
+@pytest.mark.parametrize(
+    ("database_url", "expected"), [("", True), ("postgresql+psycopg2://sweep@/postgres?host=/here", True), ("postgresql://db/sweep", False)]
+)
+def test_server_knows_the_cluster_of_one_machine(
+    module_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str, expected: bool
+) -> None:
+    """Roles of the local cluster are told the embedded Postgres' address, and are local all the same."""
+    monkeypatch.setattr(embedded, "status", lambda _: SimpleNamespace(url="postgresql+psycopg2://sweep@/postgres?host=/here"))
+    settings = Settings(home=tmp_path, database_url=database_url)
+    services = Services(module_store, SnapshotStore(tmp_path), ArtifactStore(tmp_path), settings)
+    assert get_server(services)["is_local"] is expected
 
 
 def test_server_picks_a_port_says_so_and_ends_in_order(cluster: Cluster, tmp_path: Path) -> None:

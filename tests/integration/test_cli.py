@@ -80,6 +80,9 @@ def test_cli_shows_a_run_its_logs_and_metrics(cluster: Cluster, project: Path) -
     done = cluster.sweep("run", "sweep.yaml", cwd=project)
     assert "best loss" in done.stdout
     run = cluster.sweep_json("show", f"{project.name}/0")
+    (trial,) = cluster.sweep_json("trials", project.name)["trials"]
+    assert run["duration_s"] == trial["duration_s"] == run["attempts"][0]["duration_s"] > 0
+    assert (run["sweep_short_id"], run["stop_requested_at"]) == (cluster.sweep_json("status", project.name)["short_id"], None)
     assert (run["state"], run["params"]["x"], [attempt["exit_status"] for attempt in run["attempts"]]) == ("finished", "2", [0])
     logs = cluster.sweep("logs", f"{project.name}/0")
     assert logs.stdout.splitlines()[-1] == "step=2 loss=4.333333333333333"
@@ -97,6 +100,15 @@ def test_cli_run_exits_6_when_no_trial_succeeds(cluster: Cluster, project: Path)
     assert "1 failed: trial 0 exit_status" in done.stdout
     assert "sweep logs" in done.stdout
     assert cluster.sweep("best", project.name, status=6).stdout == ""
+
+
+def test_cli_runs_a_folder_with_an_mlproject_once(cluster: Cluster, project: Path) -> None:
+    """Without a sweep file there is one run, with the parameters of the command line."""
+    (project / "MLproject").write_text("entry_points:\n  main:\n    parameters: {x: float}\n    command: python train.py --x {x}\n")
+    assert "needs 'x'" in cluster.sweep("run", str(project), status=2).stderr
+    cluster.sweep("run", str(project), "-P", "x=0.50")
+    (trial,) = cluster.sweep_json("trials", project.name)["trials"]
+    assert (trial["state"], trial["params"]) == ("finished", {"x": "0.50"})
 
 
 def test_cli_cancels_what_runs(cluster: Cluster, project: Path) -> None:
@@ -129,3 +141,5 @@ def test_cli_drains_a_worker(cluster: Cluster) -> None:
     workers = {worker["name"]: worker["state"] for worker in cluster.sweep_json("worker", "ls")["workers"]}
     assert workers["w2"] == "draining"
     assert [row["queue"] for row in cluster.sweep_json("queue")["queues"]] == ["default"]
+    assert json.loads(cluster.sweep("worker", "drain", "w2", "--undo", "--json").stdout)["state"] == "live"
+    assert "w2 is not cordoned any more; it is live" in cluster.sweep("worker", "uncordon", "w2").stderr

@@ -14,7 +14,8 @@ import pytest
 from tracking.ids import new_run_id
 from tracking.records import Resources
 from tracking.states import Cause
-from worker.errors import EngineAway, ImageMissing, LaunchFailed
+from worker.errands import CalledOff
+from worker.errors import EngineAway, ImageMissing, LaunchFailed, LaunchRefused
 from worker.runtimes.base import AttemptSpec, ExitReport, Handle, Mount, outcome_of
 from worker.runtimes.docker import DockerRuntime, container_name, engine_answers
 
@@ -123,6 +124,45 @@ def test_docker_image_is_missing_when_no_registry_has_it(runtime: DockerRuntime,
     spec = make_spec(tmp_path, "127.0.0.1:1/nobody/nothing:1", "true")
     with pytest.raises(ImageMissing, match=r"127\.0\.0\.1:1/nobody/nothing:1"):
         runtime.start(spec)
+
+
+@pytest.mark.parametrize("resources", [Resources(memory_bytes=MIB), Resources(cpus=100_000)], ids=["memory", "cpus"])
+def test_docker_blames_the_user_when_limits_are_out_of_range(runtime: DockerRuntime, tmp_path: Path, base_image: str, resources: Resources) -> None:
+    """What the engine calls a bad request is what the run asks for, and would be refused elsewhere too."""
+    with pytest.raises(LaunchRefused, match="refused") as caught:
+        runtime.start(make_spec(tmp_path, base_image, "true", resources=resources))
+    assert caught.value.cause == Cause.ENVIRONMENT
+
+
+def test_docker_pull_holds_up_nobody_else_and_not_who_is_cancelled(runtime: DockerRuntime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow registry costs those who want its image and wait; a pull goes on in the background for whoever comes later."""
+    began, may_end, called_off = threading.Event(), threading.Event(), threading.Event()
+    refused: list[BaseException] = []
+
+    def slow(_image: str, **_options: object) -> None:
+        began.set()
+        assert may_end.wait(PATIENCE_S)
+
+    def start() -> None:
+        try:
+            runtime.start(make_spec(tmp_path, "registry.invalid/slow:1", "true"), called_off)
+        except CalledOff as error:
+            refused.append(error)
+
+    monkeypatch.setattr(runtime._api, "pull", slow)
+    waiting = threading.Thread(target=start, daemon=True)
+    waiting.start()
+    try:
+        assert began.wait(PATIENCE_S)
+        with monkeypatch.context() as patch:
+            patch.setattr(runtime._api, "pull", lambda _image, **_options: None)
+            with pytest.raises(ImageMissing):
+                runtime.start(make_spec(tmp_path, "registry.invalid/other:1", "true"))
+        called_off.set()
+        waiting.join(PATIENCE_S)
+        assert len(refused) == 1
+    finally:
+        may_end.set()
 
 
 def test_docker_refuses_foreign_container_of_same_name(runtime: DockerRuntime, tmp_path: Path, base_image: str, docker_engine: "DockerClient") -> None:

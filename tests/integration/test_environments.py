@@ -4,12 +4,17 @@ import subprocess
 import sys
 import threading
 import zipfile
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from tests.support.services import wait_until
+from worker import errands as errands_module
 from worker.environments.uv import PythonEnv, UvEnvironments, pip_settings, read_python_env, uv_environment
-from worker.errors import EnvironmentBroken
+from worker.errands import CalledOff
+from worker.errors import EnvironmentBroken, IndexAway
 
 OWN_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -99,9 +104,9 @@ def test_environment_is_built_by_one_when_many_ask(environments: UvEnvironments,
     built: list[Path] = []
     build = environments._build
 
-    def count_and_build(wanted: PythonEnv, target: Path) -> None:
+    def count_and_build(wanted: PythonEnv, target: Path, abandoned: threading.Event) -> None:
         built.append(target)
-        build(wanted, target)
+        build(wanted, target, abandoned)
 
     monkeypatch.setattr(environments, "_build", count_and_build)
     found: list[Path] = []
@@ -112,6 +117,128 @@ def test_environment_is_built_by_one_when_many_ask(environments: UvEnvironments,
         thread.join(60)
     assert len(found) == 4
     assert len(set(found)) == len(built) == 1
+
+
+class Index:
+    """A package index of one folder of wheels.
+
+    Attributes:
+        statuses: what it answers to the next requests instead; the last of them stays if there is no folder.
+    """
+
+    def __init__(self, *statuses: int, wheels: Path | None = None) -> None:
+        self.statuses = list(statuses)
+        site = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                status = 200
+                if site.statuses:
+                    status = site.statuses.pop(0) if wheels is not None else site.statuses[0]
+                body = b""
+                if status == 200 and wheels is not None:
+                    named = wheels / self.path.rpartition("/")[2]
+                    links = "".join(f'<a href="{path.name}">{path.name}</a>' for path in wheels.iterdir())
+                    body = named.read_bytes() if named.is_file() else links.encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "text/html")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(body)
+
+            do_HEAD = do_GET
+
+            def log_message(self, *_arguments: object) -> None:
+                """Quiet."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/simple"
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def close(self) -> None:
+        """Stop it."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def index() -> Iterator[Index]:
+    """One that is overloaded for ever."""
+    made = Index(503)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def recovering_index(wheels: Path) -> Iterator[Index]:
+    """One that is overloaded for a while."""
+    made = Index(503, 429, 503, wheels=wheels)
+    yield made
+    made.close()
+
+
+def online(tmp_path: Path, url: str) -> UvEnvironments:
+    """Environments on a machine whose packages come from an index."""
+    environ = {
+        "PATH": "/usr/bin:/bin",
+        "HOME": str(tmp_path),
+        "PIP_CONFIG_FILE": "/dev/null",
+        "UV_DEFAULT_INDEX": url,
+        "UV_HTTP_RETRIES": "0",
+        "UV_NO_CACHE": "1",
+    }
+    return UvEnvironments(tmp_path / "environments", environ)
+
+
+@pytest.mark.parametrize("status", [503, 429, None], ids=["503", "429", "nobody"])
+def test_environment_blames_the_machinery_when_the_index_is_away(
+    tmp_path: Path, project: Path, index: Index, status: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An index that does not answer, or can't just now, is no fault of the requirements; after minutes the attempt fails for it."""
+    monkeypatch.setattr(errands_module, "AWAY_S", 0.0)
+    index.statuses = [status or 503]
+    url = index.url if status else "http://127.0.0.1:1/simple"
+    with pytest.raises(IndexAway) as caught:
+        online(tmp_path, url).ensure(write(project, "dependencies: [toylib]\n"))
+    assert caught.value.cause.is_machinery
+
+
+def test_environment_blames_the_project_when_the_index_has_no_such_package(tmp_path: Path, project: Path, index: Index) -> None:
+    """Not found is an answer: to ask again would change nothing."""
+    index.statuses = [404]
+    with pytest.raises(EnvironmentBroken, match="not found"):
+        online(tmp_path, index.url).ensure(write(project, "dependencies: [toylib]\n"))
+
+
+def test_environment_is_built_once_the_index_is_back(tmp_path: Path, project: Path, recovering_index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An outage that passes costs no attempt."""
+    monkeypatch.setattr(errands_module, "_LONGEST_DELAY_S", 0.01)
+    environments = online(tmp_path, recovering_index.url)
+    assert version_in(environments.ensure(write(project, "dependencies: [toylib]\n"))) == "2.0"
+    assert recovering_index.statuses == []
+
+
+def test_environment_build_ends_when_called_off(environments: UvEnvironments, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cancelled attempt ends at once, and so does uv, with all that it has started."""
+    fake = tmp_path / "uv"
+    fake.write_text("#!/bin/sh\nsleep 1000 & echo $! > child; wait\n")
+    fake.chmod(0o755)
+    monkeypatch.setattr("uv.find_uv_bin", lambda: str(fake))
+    called_off = threading.Event()
+    child = tmp_path / "environments" / "child"
+
+    def call_off() -> None:
+        wait_until(lambda: child.exists() and child.read_text().endswith("\n"), "uv has begun", interval_s=0.01)
+        called_off.set()
+
+    calling = threading.Thread(target=call_off, daemon=True)
+    calling.start()
+    with pytest.raises(CalledOff):
+        environments.ensure(write(project, "dependencies: [toylib]\n"), called_off)
+    stat = Path(f"/proc/{child.read_text().strip()}/stat")
+    wait_until(lambda: not stat.exists() or ") Z " in stat.read_text(), "what uv had started has ended", interval_s=0.01)
+    calling.join()
 
 
 def test_environment_is_built_anew_when_a_build_was_interrupted(environments: UvEnvironments, project: Path) -> None:

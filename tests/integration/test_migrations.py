@@ -1,5 +1,6 @@
 """The schema: migrated up, down and at once, equal to the tables, and refusing rows that may not be (D1)."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -194,6 +195,23 @@ def test_audit_views_have_the_columns_that_are_documented(hands: Hands) -> None:
         found.setdefault(table, []).append(column)
     assert found == documented
     assert set(found) == {"audit_trials", "audit_attempts", "audit_events"}
+
+
+def test_audit_page_runs_as_it_is_printed(hands: Hands) -> None:
+    """Each statement of docs/audit.md is what psql takes, and answers as its comment says."""
+    sweep = hands.sweep(metric_name="loss", name=new_uuid())
+    held = hands.start(sweep)
+    hands.log(held, "loss", 0.25)
+    hands.finish(held)
+    hands.store.trials.conclude(hands.epoch, sweep.sweep_id)
+    text = "".join(re.findall(r"```sql\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL))
+    values = {"sweep_id": sweep.sweep_id, "run_id": held.run_id}
+    statements = re.sub(r":'(\w+)'", lambda name: f"'{values[name[1]]}'", text).split(";")[:-1]
+    gaps, doubled, causes, life = (hands.sql(statement) for statement in statements)
+    assert [tuple(row) for row in gaps] == [(1, 0, 0, 1, 0)]
+    assert not doubled
+    assert [tuple(row) for row in causes] == [("completed", 1)]
+    assert [row.event for row in life] == ["queue", "place", "claim", "succeed", "finish", "finish"]
 
 
 def test_audit_views_tell_the_whole_story_of_a_trial(hands: Hands) -> None:

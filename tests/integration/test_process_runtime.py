@@ -82,6 +82,20 @@ os.kill(os.getpid(), signal.SIGKILL)
     runtime.close()
 
 
+@pytest.mark.parametrize("env", [{"LARGE": "x" * 200_000}, {f"V{n}": "x" * 100_000 for n in range(100)}], ids=["one", "all"])
+def test_process_blames_the_user_when_variables_are_too_long(runtime: ProcessRuntime, tmp_path: Path, env: dict[str, str]) -> None:
+    """The kernel takes so much in one variable, and so much in all: another worker's kernel takes no more."""
+    outcome = outcome_of(finish(runtime.start(make_spec(tmp_path, "true", env=env))))
+    assert (outcome.verdict, outcome.cause) == ("failed", Cause.ENVIRONMENT)
+    assert "bytes together" in outcome.detail
+
+
+def test_process_blames_the_user_when_a_variable_can_not_be_encoded(runtime: ProcessRuntime, tmp_path: Path) -> None:
+    """What only the system call finds out is no fault of the machinery either."""
+    outcome = outcome_of(finish(runtime.start(make_spec(tmp_path, "true", env={"A": "\ud800"}))))
+    assert (outcome.verdict, outcome.cause) == ("failed", Cause.ENVIRONMENT)
+
+
 def test_process_runs_go_on_when_launcher_dies(runtime: ProcessRuntime, tmp_path: Path) -> None:
     """A launcher that was killed is replaced at the next start; what it had started does not notice."""
     first = make_spec(tmp_path, *SLEEP_FOREVER)

@@ -295,7 +295,8 @@ class Flaky:
 @pytest.mark.parametrize("seed", range(4))
 def test_scheduler_with_lost_replies_neither_doubles_nor_loses(stage: Stage, seed: int) -> None:
     """A commit that happened though it raised: what the scheduler thinks it knows is read again (D2)."""
-    sweep = stage.submit([GRID, {**BAYES, "run_cap": 10}][seed % 2], register={"model": "flaky"})
+    methods: list[dict[str, Any]] = [GRID, {**BAYES, "run_cap": 10}]
+    sweep = stage.submit(methods[seed % 2], register={"model": "flaky"})
     dice = random.Random(seed)  # noqa: S311 -- a test's dice
     scheduler = stage.scheduler(Flaky(stage.store, dice))
 

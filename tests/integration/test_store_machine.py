@@ -6,13 +6,14 @@ own on the file's database; at its end everything is brought to rest and the his
 
 import contextlib
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from scheduler.retry import Again, Cancelled, decide
 from tests.support.record import EXITED, LEASE_S, NOT_LAUNCHED, STOPPED, SUCCEEDED, Hands
@@ -25,12 +26,26 @@ from tracking.store.attempts import FinishAnswer
 from tracking.store.leader import NotLeader
 from tracking.store.queue import DueVerdict, Placed, Placement
 
-N_TRIALS: Final = 3
-MOVES: Final = {"run": RUN_MOVES, "attempt": ATTEMPT_MOVES, "trial": TRIAL_MOVES, "sweep": SWEEP_MOVES}
-OUTCOMES: Final = (SUCCEEDED, SUCCEEDED, EXITED, NOT_LAUNCHED, STOPPED, Outcome("stopped", "pruned"))
+T = TypeVar("T")
+
+N_TRIALS: Final = 5
+MOVES: Final[dict[str, Any]] = {"run": RUN_MOVES, "attempt": ATTEMPT_MOVES, "trial": TRIAL_MOVES, "sweep": SWEEP_MOVES}
+OUTCOMES: Final = (SUCCEEDED, EXITED, NOT_LAUNCHED, NOT_LAUNCHED, NOT_LAUNCHED, NOT_LAUNCHED, STOPPED, Outcome("stopped", "pruned"))
+
+ACTS: Final = (
+    "place place place_and_claim place_and_claim place_and_claim take_back judge judge judge_late conclude fail_over deliver deliver deliver_forged "
+    "repeat_claim log log report report report repeat_report renew restart close lose request_stop steer"
+).split()
+"""What may happen, the more often named the likelier."""
+STEERING: Final = (*["pause"] * 5, *["resume"] * 12, "stop", "cancel")
 
 any_of = st.integers(0, 1000)
 """An index into whatever there is, by its remainder."""
+
+
+def pick(things: Sequence[T], which: int) -> T:
+    """One of what has been: half the time one of the last two, which still matter most."""
+    return things[-1 - which // 2 % min(2, len(things))] if which % 2 else things[which // 2 % len(things)]
 
 
 @dataclass
@@ -75,7 +90,6 @@ class Cluster(RuleBasedStateMachine):
         self.believed: list[Believed] = []
         self.reports: list[Report] = []
         self.verdicts: list[DueVerdict] = []
-        self.has_lost = False
 
     @initialize(from_=st.sampled_from(["last", "best"]))
     def submit(self, from_: Any) -> None:
@@ -84,43 +98,53 @@ class Cluster(RuleBasedStateMachine):
         self.hands.add_trials(self.sweep, range(N_TRIALS))
         self.live: list[SessionInfo] = [self.hands.worker(), self.hands.worker()]
 
+    @rule(act=st.sampled_from(ACTS), which=any_of, how=any_of, worker=st.integers(0, 1))
+    def happen(self, act: str, which: int, how: int, worker: int) -> None:
+        """One thing happens. One rule for all: hypothesis leaves whole rules out of many an example, and here each needs the others."""
+        getattr(self, act)(which, how, worker)
+
     # -- the scheduler ---------------------------------------------------------------------------------------
 
-    @rule(run=any_of, worker=st.integers(0, 1), arrives=st.booleans())
-    def place(self, run: int, worker: int, arrives: bool) -> None:
-        """Place a run that waits; the message arrives at once, or some time, or never."""
+    def place(self, which: int, how: int, worker: int) -> Placed | None:
+        """Place a run that waits, mostly on a worker that lives; the message may or may not arrive, or arrive twice."""
         waiting = [w for w in self.store.queue.waiting() if w.sweep_id == self.sweep.sweep_id]
-        if waiting:
-            session = self.live[worker]
-            choice = Placement(waiting[run % len(waiting)].run_id, session.session_id, session.worker_id)
-            placed = self.store.queue.place(self.hands.epoch, [choice])
-            self.messages += placed
-            if placed and arrives:
-                self._claim(placed[0])
+        if not waiting:
+            return None
+        if how % 4 and self.store.sessions.renew(self.live[worker].session_id, lease_s=60) is None:
+            self.restart(which, how, worker)
+        session = self.live[worker]
+        choice = Placement(waiting[which % len(waiting)].run_id, session.session_id, session.worker_id)
+        placed = self.store.queue.place(self.hands.epoch, [choice])
+        self.messages += placed
+        return placed[0] if placed else None
 
-    @rule()
-    def take_back(self) -> None:
+    def place_and_claim(self, which: int, how: int, worker: int) -> None:
+        """What happens on good days."""
+        placed = self.place(which, how, worker)
+        if placed is not None:
+            self._claim(placed)
+
+    def take_back(self, *_: int) -> None:
         """Nobody claimed in time."""
         self.hands.change("UPDATE runs SET placed_at = now() - interval '1 hour' WHERE sweep_id = %(id)s AND state = 'placed'", id=self.sweep.sweep_id)
         self.store.queue.take_back_overdue(self.hands.epoch, 15)
 
-    @precondition(lambda self: any(report.outcome.verdict == "failed" for report in self.reports) or self.has_lost)
-    @rule()
-    def judge(self) -> None:
+    def judge(self, *_: int) -> None:
         """Say what becomes of failed attempts."""
         for due in self.store.queue.verdicts_due():
             if due.sweep_id == self.sweep.sweep_id:
                 self.verdicts.append(due)
                 self._speak(due)
 
-    @precondition(lambda self: self.verdicts)
-    @rule(verdict=any_of)
-    def judge_late(self, verdict: int) -> None:
-        """A verdict that was thought out long ago."""
-        self._speak(self.verdicts[verdict % len(self.verdicts)])
+    def judge_late(self, which: int, _how: int, _worker: int) -> None:
+        """A verdict that was thought out long ago, or a moment before something else happened."""
+        if which % 2:
+            self.verdicts += [due for due in self.store.queue.verdicts_due() if due.sweep_id == self.sweep.sweep_id]
+        elif self.verdicts:
+            self._speak(pick(self.verdicts, which // 2))
 
     def _speak(self, due: DueVerdict) -> None:
-        verdict = decide(due, infra_retries=2)
+        verdict = decide(due, infra_retries=6)
         if isinstance(verdict, Again):
             self.store.queue.requeue(self.hands.epoch, due, delay_s=0, machinery=verdict.machinery, detail=verdict.detail)
         elif isinstance(verdict, Cancelled):
@@ -128,14 +152,11 @@ class Cluster(RuleBasedStateMachine):
         else:
             self.store.queue.fail(self.hands.epoch, due)
 
-    @precondition(lambda self: self.reports)
-    @rule()
-    def conclude(self) -> None:
+    def conclude(self, *_: int) -> None:
         """Tell the search."""
         self.store.trials.conclude(self.hands.epoch, self.sweep.sweep_id)
 
-    @rule()
-    def fail_over(self) -> None:
+    def fail_over(self, *_: int) -> None:
         """Another scheduler leads; the old one writes nothing more."""
         before = self.hands.epoch
         won = self.store.leader.acquire("hands", lease_s=LEASE_S, suspend_s=0)
@@ -155,23 +176,22 @@ class Cluster(RuleBasedStateMachine):
 
     # -- the workers -------------------------------------------------------------------------------------------
 
-    @precondition(lambda self: self.messages)
-    @rule(message=any_of)
-    def deliver(self, message: int) -> None:
+    def deliver(self, which: int, _how: int, _worker: int) -> None:
         """A message arrives, for the first time or once more."""
-        self._claim(self.messages[message % len(self.messages)])
+        if self.messages:
+            self._claim(pick(self.messages, which))
 
-    @precondition(lambda self: self.messages)
-    @rule(message=any_of, forged=st.sampled_from(["session", "placement"]))
-    def deliver_forged(self, message: int, forged: str) -> None:
+    def deliver_forged(self, which: int, how: int, _worker: int) -> None:
         """A message that names another session or another placement opens nothing."""
-        placed = self.messages[message % len(self.messages)]
-        if forged == "session":
+        if not self.messages:
+            return
+        placed = pick(self.messages, which)
+        if how % 2:
+            placed = msgspec.structs.replace(placed, placement=placed.placement + 100)
+        else:
             placed = msgspec.structs.replace(placed, session_id=next(s.session_id for s in self.live if s.session_id != placed.session_id))
             if placed in self.messages:
                 return
-        else:
-            placed = msgspec.structs.replace(placed, placement=placed.placement + 100)
         assert self.store.attempts.claim(placed.run_id, placed.placement, placed.session_id, claim_id=new_uuid(), secret_hash="") is None
 
     def _claim(self, placed: Placed) -> None:
@@ -183,22 +203,22 @@ class Cluster(RuleBasedStateMachine):
             won = [c for c in self.claims if c.answer is not None and (c.placed.run_id, c.placed.placement) == (placed.run_id, placed.placement)]
             assert len(won) == 1, "one placement, two attempts"
 
-    @precondition(lambda self: self.claims)
-    @rule(claim=any_of)
-    def repeat_claim(self, claim: int) -> None:
+    def repeat_claim(self, which: int, _how: int, _worker: int) -> None:
         """The reply was lost: the same claim gets the same answer, or none any more."""
-        sent = self.claims[claim % len(self.claims)]
-        again = self.store.attempts.claim(
-            sent.placed.run_id, sent.placed.placement, sent.placed.session_id, claim_id=sent.claim_id, secret_hash=token_hash(new_secret())
-        )
-        assert again is None or again == sent.answer
+        if self.claims:
+            sent = pick(self.claims, which)
+            again = self.store.attempts.claim(
+                sent.placed.run_id, sent.placed.placement, sent.placed.session_id, claim_id=sent.claim_id, secret_hash=token_hash(new_secret())
+            )
+            assert again is None or again == sent.answer
 
-    @precondition(lambda self: self.believed)
-    @rule(which=any_of, value=st.sampled_from([-1.0, 0.5, 2.0, float("nan")]))
-    def log(self, which: int, value: float) -> None:
+    def log(self, which: int, how: int, _worker: int) -> None:
         """A process logs: accepted from the current attempt, refused from all others."""
-        held = self.believed[which % len(self.believed)]
+        if not self.believed:
+            return
+        held = pick(self.believed, which)
         is_current = self._live_attempts().get(held.run_id) == held.attempt
+        value = (-1.0, 0.5, 2.0, float("nan"))[how % 4]
         try:
             self.store.metrics.log(held.run_id, [MetricPoint("loss", value, 1, 1)], Fence(held.run_id, held.attempt))
         except NotAllowed:
@@ -206,76 +226,64 @@ class Cluster(RuleBasedStateMachine):
         else:
             assert is_current
 
-    @precondition(lambda self: self.believed)
-    @rule(which=any_of, outcome=st.sampled_from(OUTCOMES))
-    def report(self, which: int, outcome: Outcome) -> None:
+    def report(self, which: int, how: int, _worker: int) -> None:
         """A session reports an end: recorded once, and only while the attempt is its own."""
-        held = self.believed[which % len(self.believed)]
+        if not self.believed:
+            return
+        held, outcome = pick(self.believed, which), OUTCOMES[how % len(OUTCOMES)]
         key = new_uuid()
         is_own = self._owners().get((held.run_id, held.attempt)) == held.session_id
         answer = self.store.attempts.finish(held.run_id, held.attempt, held.session_id, outcome, finish_key=key)
         assert answer is (FinishAnswer.RECORDED if is_own else FinishAnswer.REFUSED)
         self.reports.append(Report(held.run_id, held.attempt, held.session_id, outcome, key, answer))
 
-    @precondition(lambda self: self.reports)
-    @rule(which=any_of)
-    def repeat_report(self, which: int) -> None:
+    def repeat_report(self, which: int, _how: int, _worker: int) -> None:
         """The reply was lost: the same report has no second effect."""
-        sent = self.reports[which % len(self.reports)]
-        again = self.store.attempts.finish(sent.run_id, sent.attempt, sent.session_id, sent.outcome, finish_key=sent.finish_key)
-        assert again is (FinishAnswer.REPEATED if sent.answer is FinishAnswer.RECORDED else FinishAnswer.REFUSED)
+        if self.reports:
+            sent = pick(self.reports, which)
+            again = self.store.attempts.finish(sent.run_id, sent.attempt, sent.session_id, sent.outcome, finish_key=sent.finish_key)
+            assert again is (FinishAnswer.REPEATED if sent.answer is FinishAnswer.RECORDED else FinishAnswer.REFUSED)
 
-    @rule(worker=st.integers(0, 1))
-    def renew(self, worker: int) -> None:
+    def renew(self, _which: int, _how: int, worker: int) -> None:
         """The renewal tells exactly what the record holds for this session."""
         session_id = self.live[worker].session_id
         answer = self.store.sessions.renew(session_id, lease_s=60)
         owned = {(run_id, attempt) for (run_id, attempt), owner in self._owners().items() if owner == session_id}
         assert answer is None or {(run.run_id, run.attempt) for run in answer.owned} == owned
 
-    @rule(worker=st.integers(0, 1), twice=st.booleans())
-    def restart(self, worker: int, twice: bool) -> None:
+    def restart(self, _which: int, how: int, worker: int) -> None:
         """A worker is started anew (its first answer may be lost): it adopts what is its own, its old self goes on unaware."""
         session = msgspec.structs.replace(self.live[worker], session_id=new_uuid())
         adopted = self.store.sessions.open(session, lease_s=60)
-        if twice:
+        if how % 2:
             assert self.store.sessions.open(session, lease_s=60) == adopted
         self.live[worker] = session
         self.believed += [Believed(claimed.run_id, claimed.attempt, session.session_id) for claimed in adopted]
 
-    @rule(worker=st.integers(0, 1))
-    def close(self, worker: int) -> None:
+    def close(self, _which: int, _how: int, worker: int) -> None:
         """A worker stops in order; what it runs goes on."""
         self.store.sessions.close(self.live[worker].session_id)
 
-    @rule(worker=st.integers(0, 1))
-    def lose(self, worker: int) -> None:
+    def lose(self, _which: int, _how: int, worker: int) -> None:
         """A worker is silent for too long; it does not know, and goes on."""
         session_id = self.live[worker].session_id
         self.hands.lose(session_id)
-        self.has_lost = self.has_lost or bool(self.believed)
         assert session_id not in self._owners().values()
 
     # -- people -----------------------------------------------------------------------------------------------------
 
-    @rule(act=st.sampled_from(["pause", "resume", "stop"]))
-    def steer(self, act: str) -> None:
-        """By hand, whenever."""
-        try:
-            getattr(self.store.sweeps, act)(self.sweep.sweep_id)
-        except NotNow:
-            return
-
-    @rule(run=any_of, act=st.sampled_from(["cancel", "prune", "cancel sweep", "nothing", "nothing", "nothing"]))
-    def interfere(self, run: int, act: str) -> None:
-        """One run, or now and then all of them."""
-        run_id = self.store.trials.get(self.sweep.sweep_id, run % N_TRIALS).run_id
-        if act == "cancel":
+    def request_stop(self, which: int, how: int, _worker: int) -> None:
+        """One run is cancelled or pruned."""
+        run_id = self.store.trials.get(self.sweep.sweep_id, which % N_TRIALS).run_id
+        if how % 2:
             self.store.queue.request_cancel(run_id)
-        elif act == "prune":
+        else:
             self.store.queue.request_prune(run_id, "behind")
-        elif act == "cancel sweep":
-            self.store.sweeps.cancel(self.sweep.sweep_id)
+
+    def steer(self, _which: int, how: int, _worker: int) -> None:
+        """The sweep is paused and resumed, now and then stopped or cancelled, whatever its state."""
+        with contextlib.suppress(NotNow):
+            getattr(self.store.sweeps, STEERING[how % len(STEERING)])(self.sweep.sweep_id)
 
     # -- what holds at every moment ------------------------------------------------------------------------------------
 
@@ -316,15 +324,15 @@ class Cluster(RuleBasedStateMachine):
     def _come_to_rest(self) -> None:
         with contextlib.suppress(NotNow):
             self.store.sweeps.resume(self.sweep.sweep_id)
-        for _ in range(20):
+        for _ in range(40):
             self.judge()
             for worker in (0, 1):
-                self.restart(worker, twice=False)
+                self.restart(0, 0, worker)
             for (run_id, attempt), session_id in self._owners().items():
                 self.store.metrics.log(run_id, [MetricPoint("loss", 7.0, 9, 9)], Fence(run_id, attempt))
                 self.store.attempts.finish(run_id, attempt, session_id, SUCCEEDED, finish_key=new_uuid())
             self.take_back()
-            self.place(0, 0, arrives=True)
+            self.place_and_claim(0, 1, 0)
             states = {trial.run_state for trial in self.store.trials.list(self.sweep.sweep_id)}
             if states <= FINAL_RUN_STATES:
                 break
@@ -396,10 +404,10 @@ class Cluster(RuleBasedStateMachine):
 
 def test_record_holds_whatever_the_cluster_does(hands: Hands) -> None:
     """I2 and I3 under lost, doubled, delayed and forged messages, lost replies, lost sessions, fail-over and steering by hand."""
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        lambda: Cluster(hands),
+    run_state_machine_as_test(
+        lambda: Cluster(hands),  # type: ignore[arg-type]  # it takes whatever makes one
         settings=settings(
-            max_examples=60,
+            max_examples=80,
             stateful_step_count=40,
             # Shrinking against a database takes longer than a test may; forty steps are read faster.
             phases=[Phase.explicit, Phase.reuse, Phase.generate],

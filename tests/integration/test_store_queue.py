@@ -1,12 +1,14 @@
 """Managed runs between creation and attempt: placed, taken back, judged; and that only the leader moves them."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from tests.support.record import EXITED, NOT_LAUNCHED, Hands, both
 from tracking.errors import Contradiction, NotFound
+from tracking.queries import trials as trial_sql
 from tracking.records import Launch, NewTrial, PlacedRun, Resources
 from tracking.states import SweepEvent
 from tracking.store import Store
@@ -295,6 +297,20 @@ def test_trials_conclude_at_once_by_two_tells_once(hands: Hands) -> None:
         hands.finish(hands.start(sweep, number))
     one, other = both(*[lambda: hands.store.trials.conclude(hands.epoch, sweep.sweep_id)] * 2)
     assert sorted(trial.told_seq or 0 for trial in [*one, *other]) == [1, 2, 3, 4]
+
+
+def test_trials_conclude_under_way_leaves_no_gap_for_the_next(hands: Hands) -> None:
+    """A concluder that waits for another one finds nothing left, and counts nothing."""
+    sweep = hands.sweep(3)
+    for number in range(3):
+        hands.finish(hands.start(sweep, number))
+    with ThreadPoolExecutor(1) as pool:
+        with hands.store.database.transaction() as tx:
+            assert len(tx.rows(trial_sql.CONCLUDE, {"sweep_id": sweep.sweep_id})) == 3
+            late = pool.submit(hands.store.trials.conclude, hands.epoch, sweep.sweep_id)
+            hands.wait_for_blocked()
+        assert late.result(60) == []
+    assert [row.told_seq for row in hands.sql("SELECT told_seq FROM sweeps WHERE sweep_id = %(id)s", id=sweep.sweep_id)] == [3]
 
 
 def test_trials_get_of_unknown_number_is_not_found(hands: Hands) -> None:

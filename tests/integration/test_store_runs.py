@@ -191,8 +191,8 @@ class Logged:
         value, wanted = self.value(clause.entity, clause.key), clause.value
         if value is None:
             return False
-        if clause.op == "IN":
-            return value in wanted  # type: ignore[operator]
+        if isinstance(wanted, tuple):
+            return value in wanted
         if clause.op in ("LIKE", "ILIKE"):
             pattern = "".join({"%": ".*", "_": "."}.get(c, re.escape(c)) for c in str(wanted))
             return re.fullmatch(pattern, value, re.DOTALL | (re.IGNORECASE if clause.op == "ILIKE" else 0)) is not None
@@ -237,7 +237,7 @@ def any_clause(dice: random.Random, logged: list[Logged]) -> Clause:
         case "metric":
             return Clause("metric", dice.choice(["m", "n", "none"]), comparison, dice.choice([v for v in NUMBERS if math.isfinite(v)]))
         case "param" | "tag":
-            return Clause(kind, dice.choice(["p", "q", "x", "t"]), text_op, text)  # type: ignore[arg-type]
+            return Clause(kind, dice.choice(["p", "q", "x", "t"]), text_op, text)
         case "column tag":
             return Clause("tag", dice.choice(["mlflow.runName", "mlflow.user", "mlflow.parentRunId"]), text_op, dice.choice(["x", "ann", text]))
         case "text":

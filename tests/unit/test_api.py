@@ -83,8 +83,8 @@ WAITING = SweepCounts(open=1, queued=1)
         ([replace(WORKER, draining=True)], "w1 serves queue 'gpu', but is draining"),
         ([replace(WORKER, silent=True)], "has not renewed its lease"),
         ([replace(WORKER, cordoned="three faults in a row")], "is cordoned: three faults in a row"),
-        ([replace(WORKER, cpus=0.5)], "No worker of queue 'gpu' is large enough: a trial asks for 1 cpus"),
-        ([replace(WORKER, running=("x",))], "All 1 slots of the workers that fit are busy"),
+        ([replace(WORKER, cpus=0.5)], "No worker of queue 'gpu' is large enough: a trial asks for 1 cpu."),
+        ([replace(WORKER, running=("x",))], "The only slot of the workers that fit is busy"),
         ([WORKER], "check that `sweep scheduler` runs"),
     ],
 )
@@ -124,6 +124,10 @@ def test_why_tells_where_a_run_is_and_what_came_before() -> None:
     running = replace(RUN, state="running", attempt=2, worker_id=WORKER.worker_id, started_at=NOW - timedelta(seconds=30))
     assert why_run(running, SWEEP, [WORKER], [lost], NOW) == ["Attempt 2 runs on w1 since 30 s ago.", "Attempt 1 lost: lost."]
     assert "silent" in why_run(running, SWEEP, [replace(WORKER, silent=True)], [], NOW)[1]
+    asked = Event(seq=2, at=NOW - timedelta(seconds=5), subject="run", event="cancel_requested", attempt=2)
+    told = why_run(running, SWEEP, [WORKER], [asked], NOW, stop_grace_s=7)
+    assert told[0] == "It was asked to stop 5 s ago; if it does not end by itself, it is killed 7 s after its worker has heard of that."
+    assert why_run(running, SWEEP, [WORKER], [replace(asked, attempt=1)], NOW) == ["Attempt 2 runs on w1 since 30 s ago."]
     assert "waits to be claimed" in why_run(replace(running, state="placed"), SWEEP, [WORKER], [], NOW)[0]
     assert "a client opened it" in why_run(replace(running, kind="external"), None, [], [], NOW)[0]
 

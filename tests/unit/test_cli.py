@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import pytest
 
 from sweeps.cli import MENU, VERBS, Menu, follow, main, steer, sweep
 from sweeps.cli.follow import RIDE_OUT_S, looks
-from sweeps.client import Client, ServerAway
+from sweeps.client import Client, Refused, ServerAway, ServerError
 from tracking.errors import SweepError
 
 DOCS = Path(__file__).parents[2] / "docs" / "commands.md"
@@ -96,6 +97,7 @@ BEST = {
     "params": {"lr": 0.01, "act": "re lu"},
     "top": [trial_answer()],
 }
+WHY = {"schema": 1, "subject": "sweep brave-otter-7f3a", "state": "active", "reasons": ["w1 serves queue 'gpu', but is draining.", "And more."]}
 NO_BEST = BEST | {"number": None, "run_id": None, "value": None, "params": {}, "top": []}
 
 
@@ -135,9 +137,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
-    do_GET = do_POST = _answer  # noqa: N815 - the names that http.server calls
+    do_GET = do_POST = do_HEAD = _answer  # noqa: N815 - the names that http.server calls
 
     def log_message(self, *_: Any) -> None:
         """Say nothing."""
@@ -341,6 +344,57 @@ def test_cli_rows_are_tab_separated_off_a_terminal(server: FakeServer, capsys: p
     assert "\x1b" not in line
 
 
+def test_cli_trials_puts_pages_together(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """A sweep with more trials than one answer carries is listed whole."""
+    pages = [BEST | {"trials": [trial_answer(0)], "next_offset": 1}, BEST | {"trials": [trial_answer(1)], "next_offset": None}]
+    server.says("GET /sweeps/@latest/trials", pages)
+    assert main(["trials", "--json"]) == 0
+    assert [trial["number"] for trial in json.loads(capsys.readouterr().out)["trials"]] == [0, 1]
+
+
+@pytest.mark.parametrize(("status", "kind"), [(503, ServerAway), (403, Refused), (500, ServerError)])
+def test_client_takes_only_an_answer_for_an_answer(server: FakeServer, status: int, kind: type[ServerError]) -> None:
+    """A server that can't say whether it has a snapshot has not said yes: the code would never be uploaded."""
+    with Client(server.url) as client:
+        assert not client.has_snapshot("0" * 64)
+        server.says(f"HEAD /snapshots/{'0' * 64}", {}, 200)
+        assert client.has_snapshot("0" * 64)
+        server.says(f"HEAD /snapshots/{'0' * 64}", {}, status)
+        with pytest.raises(kind, match=f"status {status}"):
+            client.has_snapshot("0" * 64)
+
+
+@pytest.mark.parametrize(("limits", "told"), [("", True), ("run_cap: 5\n", False), ("limits: {time: 1h}\n", False)])
+def test_cli_submit_says_when_nothing_ends_a_sweep(
+    server: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, limits: str, told: bool
+) -> None:
+    """Random search without a cap goes on for ever; whoever submits it hears of that."""
+    monkeypatch.setattr(Client, "has_snapshot", lambda *_: True)
+    (tmp_path / "train.py").touch()
+    (tmp_path / "sweep.yaml").write_text(f"program: train.py\nmethod: random\nparameters: {{x: {{min: 0.0, max: 1.0}}}}\n{limits}")
+    server.says("POST /sweeps", ACTIVE)
+    assert main(["submit", str(tmp_path)]) == 0
+    assert ("runs until you stop it" in capsys.readouterr().err) is told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"), [((), "neither a sweep.yaml nor an MLproject"), (("-P", "x=1", "--parallel", "1"), "neither"), (("-P", "x"), "NAME=VALUE")]
+)
+def test_cli_says_what_a_folder_lacks(tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], told: str) -> None:
+    """A folder is run by its sweep file, or else by its MLproject with parameters."""
+    if arguments == ("-P", "x"):
+        (tmp_path / "MLproject").write_text("entry_points: {main: {command: 'true'}}\n")
+    assert main(["validate", str(tmp_path), *arguments]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_cli_takes_parameters_for_folders_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A sweep file says itself what its parameters are; ignoring -P would mislead."""
+    assert main(["init", str(tmp_path)]) == 0
+    assert main(["validate", str(tmp_path), "-P", "x=1"]) == 2
+    assert "-P belongs to a folder without a sweep file" in capsys.readouterr().err
+
+
 def test_cli_quiet_leaves_data_only(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     """`-q` silences hints."""
     server.says("GET /sweeps", {"schema": 1, "sweeps": []})
@@ -409,9 +463,10 @@ def test_cli_watch_prints_a_line_at_each_change_and_the_end(server: FakeServer, 
     server.says(f"GET /sweeps/{ACTIVE['sweep_id']}", [ACTIVE, ACTIVE, FINISHED])
     assert main(["status", "--watch"]) == 0
     out, err = capsys.readouterr()
-    assert [line.split("  ")[1] for line in err.splitlines()] == ["active", "finished"]
+    assert [line.split("  ")[1] for line in err.splitlines()[:2]] == ["active", "finished"]
     assert "best rmse 0.125  trial 3" in out
-    assert "sweep register brave-otter-7f3a --model NAME" in out
+    assert "sweep register brave-otter-7f3a --model NAME" in err
+    assert "register" not in out
 
 
 def test_cli_watch_json_is_one_object_a_line(server: FakeServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -461,7 +516,7 @@ def test_following_rides_out_a_server_that_is_away() -> None:
 
 def test_cli_logs_keeps_the_streams_apart(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     """Each stream of the run goes to its own; `--stream` sends one to standard output."""
-    server.says("GET /runs/wine/3", {"schema": 1, "run_id": RUN_ID, "state": "finished", "ended_at": "x"})
+    server.says("GET /runs/wine/3", {"schema": 1, "run_id": RUN_ID, "kind": "managed", "state": "finished", "ended_at": "x"})
     page = {"schema": 1, "run_id": RUN_ID, "attempt": 1, "stream": "", "is_complete": True}
     pages = [page | {"text": text, "next_offset": offset} for text, offset in (("one\ntwo\n", 8), ("", 8), ("bad\n", 4), ("", 4))]
     server.says(f"GET /runs/{RUN_ID}/logs", pages)
@@ -476,9 +531,13 @@ def test_cli_register_names_a_run_when_no_sweep_is_called_so(server: FakeServer,
     """A run id works where a sweep's name does."""
     server.says(f"GET /runs/{RUN_ID}", {"schema": 1, "run_id": RUN_ID})
     version = {"name": "m", "version": 2, "aliases": ["champion"], "trial_number": 3, "metric": "rmse", "value": 0.125, "size_bytes": None}
+    version |= {"run_id": RUN_ID, "source": f"runs:/{RUN_ID}/model"}
     server.says("POST /models", version | {"schema": 1})
+    server.says("GET /models/m", {"schema": 1, "name": "m", "versions": [version, version | {"version": 1}]})
     assert main(["register", RUN_ID, "--model", "m", "--alias", "champion"]) == 0
-    assert capsys.readouterr().out == "Registered m v2 (alias champion) from trial 3, rmse 0.125\n"
+    out, err = capsys.readouterr()
+    assert out == "Registered m v2 (alias champion) from trial 3, rmse 0.125\n"
+    assert "Version 1 of m is of the same run and artifact" in err
 
 
 def test_cli_why_prints_reasons(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
@@ -492,10 +551,10 @@ def test_cli_queue_names_what_nobody_serves(server: FakeServer, capsys: pytest.C
     """A queue without a worker is told with what to type."""
     server.says("GET /sweeps", {"schema": 1, "sweeps": [sweep_answer(queue="gpu", counts={"total": 3, "open": 3, "queued": 3})]})
     server.says("GET /workers", {"schema": 1, "workers": []})
+    server.says(f"GET /why/{ACTIVE['sweep_id']}", WHY)
     assert main(["queue", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)["queues"]
-    assert row["queue"] == "gpu"
-    assert "sweep worker --queue gpu" in row["note"]
+    assert (row["queue"], row["note"]) == ("gpu", WHY["reasons"][0])
 
 
 def test_cli_validate_tells_problems_with_their_places(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -556,3 +615,217 @@ def test_cli_cancels_a_run_by_its_number(server: FakeServer) -> None:
     assert main(["cancel", "wine/3", "-y"]) == 0
     assert server.asked[-1] == f"POST /runs/{RUN_ID}/cancel"
     assert {"finished", "failed", "cancelled"} == steer.FINAL_STATES
+
+
+WAITS = sweep_answer(counts={"total": 1, "open": 1, "queued": 1})
+
+
+@pytest.mark.parametrize("arguments", [["status"], ["status", "--watch"]])
+def test_cli_status_says_why_nothing_runs(
+    server: FakeServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    """Trials that wait while none runs are told with the first reason of `sweep why`."""
+    monkeypatch.setattr(looks, "__kwdefaults__", {**(looks.__kwdefaults__ or {}), "pause": lambda _: None})
+    server.says("GET /sweeps/@latest", WAITS)
+    server.says(f"GET /sweeps/{WAITS['sweep_id']}", [WAITS, FINISHED])
+    server.says(f"GET /why/{WAITS['sweep_id']}", WHY)
+    assert main(arguments) == 0
+    assert "waits: w1 serves queue 'gpu', but is draining." in "".join(capsys.readouterr())
+
+
+def test_live_table_leaves_nothing_behind_when_the_server_was_away(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is said of an absence stands in the table, so that each drawing begins where the one before began."""
+    from rich.console import Console
+
+    screen = StringIO()
+    console = Console(file=screen, force_terminal=True, width=100, height=30, highlight=False)
+    script: list[Any] = [ACTIVE, ServerAway("The server is away."), ACTIVE, FINISHED]
+
+    def look() -> Any:
+        item = script.pop(0)
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+    monkeypatch.setattr(looks, "__kwdefaults__", {**(looks.__kwdefaults__ or {}), "pause": lambda _: None})
+    assert follow._follow_live(look, lambda _: [], console)["state"] == "finished"
+    assert "The server is away. Trying again" in screen.getvalue()
+    assert shown_lines(screen.getvalue()) == []
+
+
+def shown_lines(written: str) -> list[str]:
+    """What a terminal shows after this was written, by the few sequences that a live table uses."""
+    lines: dict[int, str] = {}
+    row = 0
+    for piece in re.split(r"(\x1b\[[0-9;?]*[A-Za-z]|\r|\n)", written):
+        if piece == "\n":
+            row += 1
+        elif piece == "\x1b[1A":
+            row -= 1
+        elif piece == "\x1b[2K":
+            lines[row] = ""
+        elif piece and not piece.startswith("\x1b") and piece != "\r":
+            lines[row] = lines.get(row, "") + piece
+    return [line for line in lines.values() if line]
+
+
+def test_cli_submit_prints_one_line_of_data(server: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The id is data, the commands worth typing are hints, and `-q` silences those."""
+    (tmp_path / "train.py").write_text("")
+    (tmp_path / "sweep.yaml").write_text("program: train.py\nmethod: grid\nparameters: {x: {values: [1]}}\n")
+    server.says("POST /sweeps", ACTIVE, 201)
+    server.answers |= {f"{method} /snapshots/{digest}": (200, {"schema": 1}) for method, digest in [("HEAD", digest_of(tmp_path))]}
+    assert main(["submit", str(tmp_path)]) == 0
+    out, err = capsys.readouterr()
+    assert out == "Submitted wine (brave-otter-7f3a): bayes, minimize rmse, 4 trials, 2 at a time, queue default\n"
+    assert "sweep cancel brave-otter-7f3a" in err
+    assert main(["-q", "submit", str(tmp_path)]) == 0
+    assert capsys.readouterr() == (out, "")
+
+
+def digest_of(folder: Path) -> str:
+    """The digest of a folder's snapshot."""
+    from tracking.snapshots import pack
+
+    snapshot = pack(folder, max_bytes=2**20)
+    snapshot.archive.unlink()
+    return snapshot.digest
+
+
+@pytest.mark.parametrize("arguments", [["version"], ["best", "--json"], ["--help"]])
+def test_cli_tells_that_its_output_can_not_be_written(server: FakeServer, arguments: list[str]) -> None:
+    """A full disk is an error with a sentence and exit status 1, not a traceback."""
+    server.says("GET /sweeps/@latest/best", BEST)
+    environ = {**os.environ, "SWEEP_SERVER": server.url}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-m", "sweeps.cli", *arguments], env=environ, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "error: No space left on device.\n")
+
+
+def test_cli_runs_without_standard_output(server: FakeServer) -> None:
+    """`>&-` is no reason for a traceback."""
+    server.says("GET /sweeps", {"schema": 1, "sweeps": [ACTIVE]})
+    environ = {**os.environ, "SWEEP_SERVER": server.url}
+    done = subprocess.run(["/bin/sh", "-c", f"{sys.executable} -m sweeps.cli ls >&-"], env=environ, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("place", "on_path", "expected"), [("venv", "", "venv/bin/sweep"), ("venv", "venv", "sweep"), ("my venv", "", "'my venv/bin/sweep'")])
+def test_cli_hints_can_be_typed_as_they_stand(tmp_path: Path, server: FakeServer, place: str, on_path: str, expected: str) -> None:
+    """Where `sweep` on the PATH is not this program, hints name the path that is."""
+    script = tmp_path / place / "bin" / "sweep"
+    script.parent.mkdir(parents=True)
+    script.write_text(f"#!{sys.executable}\nimport sys\nfrom sweeps.cli import main\nsys.exit(main())\n")
+    script.chmod(0o755)
+    server.says("GET /sweeps", {"schema": 1, "sweeps": []})
+    path = f"{tmp_path / on_path / 'bin'}:/usr/bin:/bin" if on_path else "/usr/bin:/bin"
+    environ = {**os.environ, "SWEEP_SERVER": server.url, "PATH": path, "PYTHONPATH": str(DOCS.parents[1])}
+    done = subprocess.run([str(script), "ls"], cwd=tmp_path, env=environ, capture_output=True, text=True, check=True)
+    assert done.stderr == f"No sweeps yet: `{expected} init && {expected} run sweep.yaml`.\n"
+
+
+def test_cli_ls_names_the_state_that_has_none(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """An empty list of one state says nothing of the others."""
+    server.says("GET /sweeps", {"schema": 1, "sweeps": []})
+    assert main(["ls", "--state", "failed"]) == 0
+    assert capsys.readouterr().err == "No sweeps in state failed.\n"
+
+
+def test_cli_ls_tells_cancelled_trials_apart(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was cancelled is not done."""
+    server.says("GET /sweeps", {"schema": 1, "sweeps": [CANCELLED | {"user_name": ""}]})
+    assert main(["ls"]) == 0
+    assert capsys.readouterr().out.split("\t")[2:8] == ["cancelled", "1/4", "0", "0", "3", "-"]
+
+
+@pytest.mark.parametrize("verb", ["show", "logs", "metrics"])
+def test_cli_asks_for_a_trial_where_a_sweep_is_named(server: FakeServer, capsys: pytest.CaptureFixture[str], verb: str) -> None:
+    """A sweep's name, or its whole id, is answered with how its trials are named."""
+    server.says("GET /sweeps/wine", ACTIVE)
+    server.says(f"GET /runs/{ACTIVE['sweep_id']}", {"schema": 1, "run_id": ACTIVE["sweep_id"], "kind": "sweep"})
+    server.says(f"GET /sweeps/{ACTIVE['sweep_id']}", ACTIVE)
+    for ref in ("wine", ACTIVE["sweep_id"]):
+        assert main([verb, ref]) == 3
+        assert "is a sweep; name a trial of it, such as brave-otter-7f3a/0." in capsys.readouterr().err
+    assert main([verb, "nothing"]) == 3
+    assert "nothing at GET /runs/nothing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("verb", "state", "told"), [("pause", "paused", "already paused"), ("resume", "active", "not paused"), ("stop", "stopping", "stopping")]
+)
+def test_cli_steering_twice_changes_nothing_and_says_so(server: FakeServer, capsys: pytest.CaptureFixture[str], verb: str, state: str, told: str) -> None:
+    """What is already so is left alone, unasked."""
+    server.says("GET /sweeps/wine", ACTIVE | {"state": state})
+    assert main([verb, "wine"]) == 0
+    err = capsys.readouterr().err
+    assert told in err
+    assert "Nothing was changed." in err
+    assert server.asked == ["GET /sweeps/wine"]
+
+
+def test_cli_refuses_an_empty_name(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is the caller's variable that is empty, most often."""
+    assert main(["status", ""]) == 2
+    assert "name is empty" in capsys.readouterr().err
+    assert server.asked == []
+
+
+def test_cli_validate_abbreviates_a_large_grid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A thousand values are told by their first and last, and how many they are."""
+    (tmp_path / "train.py").write_text("")
+    (tmp_path / "sweep.yaml").write_text(f"program: train.py\nmethod: grid\nparameters: {{x: {{values: {list(range(1000))}}}}}\n")
+    assert main(["validate", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "8, 9, ..., 999] (1000 values)" in out
+    assert max(map(len, out.splitlines())) < 100
+
+
+def test_cli_init_says_when_there_is_no_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The file names a script that is still to be written."""
+    assert main(["init", str(tmp_path)]) == 0
+    assert "no script here yet" in capsys.readouterr().err
+
+
+def test_cli_show_tells_of_a_pending_cancel(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run that was asked to stop and still runs says so, and is named by its sweep's short id."""
+    run = {"schema": 1, "run_id": RUN_ID, "kind": "managed", "name": "", "state": "running", "cause": None, "detail": None, "duration_s": 3.0}
+    run |= {"sweep_id": "cd" * 16, "sweep_short_id": "brave-otter-7f3a", "trial_number": 3, "experiment_id": "1", "argv": []}
+    run |= {"params": {}, "metrics": [], "tags": {}, "attempts": [], "stop_requested_at": "2026-01-02T03:04:05.000Z"}
+    server.says("GET /runs/wine/3", run)
+    assert main(["show", "wine/3"]) == 0
+    out = capsys.readouterr().out
+    assert "asked to stop" in out
+    assert "trial       brave-otter-7f3a/3\n" in out
+
+
+def test_cli_worker_needs_the_database_of_a_server_elsewhere(
+    server: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that knows only its server does not start a database of its own."""
+    monkeypatch.setenv("SWEEP_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("SWEEP_DATABASE_URL", raising=False)
+    assert main(["worker"]) == 2
+    assert "SWEEP_DATABASE_URL" in capsys.readouterr().err
+    assert not (tmp_path / "home").exists()
+
+
+def test_cli_confirmation_is_no_wrong_usage(server: FakeServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was mistyped, so no usage is shown."""
+    monkeypatch.setattr("sys.stdin", StringIO())
+    server.says("GET /sweeps/wine", ACTIVE)
+    assert main(["cancel", "wine"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: Not done")
+    assert err.endswith("hint: Add --yes to do this without a terminal.\n")
+
+
+def test_cli_logs_follow_says_that_it_waits(server: FakeServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that has not started has nothing to print yet, which is said."""
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    run = {"schema": 1, "run_id": RUN_ID, "kind": "managed", "state": "queued", "ended_at": None}
+    server.says("GET /runs/wine/3", run)
+    server.says(f"GET /runs/{RUN_ID}", run | {"state": "cancelled", "ended_at": "x"})
+    server.says(f"GET /runs/{RUN_ID}/logs", {"schema": 1, "run_id": RUN_ID, "attempt": 0, "text": "", "next_offset": 0, "is_complete": False})
+    assert main(["logs", "-f", "wine/3"]) == 0
+    assert "queued and has not started; waiting for it" in capsys.readouterr().err

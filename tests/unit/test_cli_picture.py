@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.cli.picture import bar, ending_lines, status_lines
+from sweeps.cli.picture import bar, ending_lines, next_lines, progress_text, status_lines
 from sweeps.cli.terminal import aligned, bytes_text, cut, duration_text
 
 
@@ -34,7 +34,7 @@ def test_picture_shows_head_counts_best_and_running() -> None:
     """One line each, then a table of what runs with its last metric."""
     assert status_lines(answer(), 120, 30) == [
         "wine  brave-otter-7f3a  ACTIVE  4m12s  eta ~3m00s",
-        "done 34  running 2  pruned 3  failed 1  queued 8   [===============>----------] 38/60",
+        "finished 34  running 2  pruned 3  failed 1  queued 8   [===============>----------] 38/60",
         "best rmse 0.75861  trial 31  alpha=0.01 l1=0.5",
         "  TRIAL  STATE    RMSE   STEP  WORKER  AGE  PARAMS",
         "  40     running  0.771  6     w1      12s  alpha=0.013457",
@@ -50,6 +50,25 @@ def test_picture_fits_the_terminal(columns: int, rows: int) -> None:
     assert len(lines) <= max(rows, 3)
 
 
+def test_picture_of_half_a_terminal_keeps_name_counts_and_best() -> None:
+    """Below sixty columns the table collapses, and says so."""
+    assert status_lines(answer(), 50, 30, ["waits: w1 is draining"]) == [
+        "wine  38/60  ACTIVE",
+        "finished 34  running 2  pruned 3  failed 1  queue…",
+        "best rmse 0.75861  trial 31  alpha=0.01 l1=0.5",
+        "waits: w1 is draining",
+        "(from 60 columns on: 2 running trials)",
+    ]
+
+
+def test_picture_counts_no_cancelled_trial_as_done() -> None:
+    """Cancelled trials are told apart, here and in `sweep ls`."""
+    sweep = answer()
+    sweep["counts"] |= {"cancelled": 12, "total": 66}
+    assert progress_text(sweep) == "38/60"
+    assert "cancelled 12" in status_lines(sweep, 120, 30)[1]
+
+
 def test_picture_says_how_many_it_leaves_out() -> None:
     """Running trials that find no room are counted."""
     assert status_lines(answer(n_running=50), 120, 12)[-1] == "  and 43 more"
@@ -57,17 +76,18 @@ def test_picture_says_how_many_it_leaves_out() -> None:
 
 def test_picture_shows_no_bar_without_an_end() -> None:
     """A sweep without a limit has no progress to show."""
-    assert status_lines(answer(trials_asked=None, eta_s=None), 120, 30)[1].endswith("38 ended")
+    assert status_lines(answer(trials_asked=None, eta_s=None), 120, 30)[1].endswith("failed 1  queued 8   38/?")
 
 
 def test_picture_of_the_end_has_what_to_type_next() -> None:
-    """Best trial, its parameters in full, the registered winner, next commands."""
+    """Best trial, its parameters in full, the registered winner; next commands apart, for they are no data."""
     version = {"name": "wine", "version": 3, "aliases": ["champion"], "trial_number": 31, "metric": "rmse", "value": 0.75861234}
-    lines = ending_lines(answer(state="finished", models=[version]), [])
+    ended = answer(state="finished", models=[version])
+    lines = ending_lines(ended, [])
     assert "best rmse 0.75861  trial 31" in lines
     assert "  alpha = 0.01" in lines
     assert "registered wine v3 (alias champion) from trial 31, rmse 0.75861" in lines
-    assert lines[-1] == "  model:     sweep models show wine"
+    assert next_lines(ended)[-1] == "  model:     sweep models show wine"
 
 
 def test_picture_of_a_fruitless_end_points_at_the_logs() -> None:

@@ -1,6 +1,8 @@
 """Metrics from standard output: what counts as one, which step it gets, and that pieces and restarts change nothing."""
 
 import math
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tracking.records import Collect, MetricPoint
-from worker.collect import LINE_BYTES, MetricTail, StdoutCollector
+from worker import collect as collect_module
+from worker.collect import KEY_CHARS, LINE_BYTES, MetricTail, StdoutCollector
 from worker.errors import BadPattern
 
 
@@ -120,6 +123,69 @@ def test_collect_refuses_unusable_pattern(pattern: str) -> None:
     """A pattern that can't work is an error, not silence."""
     with pytest.raises(BadPattern):
         StdoutCollector(Collect(pattern=pattern))
+
+
+CATASTROPHIC = r"(?P<key>(a|aa)+)=(?P<value>\d+)"
+"""Takes twice as long for each further letter, over a line of them that fits almost."""
+ALMOST = b"a" * 60 + b"!=1\n"
+
+
+def test_collect_gives_up_pattern_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line has a second and no more; then the attempt goes on without the pattern, says so, and a restart knows it."""
+    monkeypatch.setattr(collect_module, "PATTERN_LINE_S", 0.1)
+    collector = StdoutCollector(Collect(pattern=CATASTROPHIC))
+    assert plain(collector.feed(b"a=1\n", 0)) == [("a", 1.0, 0)]
+    assert collector.note == ""
+    assert collector.feed(ALMOST, 0) == []
+    assert "was given up" in collector.note
+    assert collector.feed(b"a=2\n", 0) == []
+    again = StdoutCollector(Collect(pattern=CATASTROPHIC), (), collector.state())
+    assert again.feed(b"a=3\n", 0) == []
+    assert again.note == collector.note
+
+
+def test_collect_gives_up_pattern_that_takes_long_over_each_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many lines that each stay just below the limit would keep the output of other attempts waiting as well."""
+    monkeypatch.setattr(collect_module, "PATTERN_FEED_S", 0.0)
+    collector = StdoutCollector(Collect(pattern=r"(?P<key>\w)=(?P<value>\d)"))
+    collector.feed(b"a=1\n" * 100, 0)
+    assert "was given up" in collector.note
+
+
+def test_collect_leaves_other_threads_running_during_a_match(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A careless pattern must not keep the worker from renewing its lease."""
+    monkeypatch.setattr(collect_module, "PATTERN_LINE_S", 1.0)
+    collector = StdoutCollector(Collect(pattern=CATASTROPHIC))
+    matching = threading.Thread(target=collector.feed, args=(ALMOST, 0))
+    began = time.monotonic()
+    matching.start()
+    n_turns = 0
+    while matching.is_alive():
+        matching.join(0.02)
+        n_turns += 1
+    # Held up by the match, this thread would have had one turn.
+    assert time.monotonic() - began > 0.5
+    assert n_turns > 5
+
+
+@pytest.mark.parametrize("step", ["1e300", "9223372036854775808", "-9223372036854775809", "99999999999999999999", "inf", "nan"])
+def test_collect_counts_steps_when_the_named_one_fits_no_record(step: str) -> None:
+    """A step is a 64-bit number; another one would keep back everything printed with it."""
+    assert collect(f"step={step} loss=1\nloss=2", "loss") == [("loss", 1.0, 0), ("loss", 2.0, 1)]
+
+
+def test_collect_counts_no_further_than_the_record_can() -> None:
+    """After the last step there is no other."""
+    points = collect("step=9223372036854774784 loss=1\n" + "loss=2\n" * 1100, "loss")
+    assert points[-1] == ("loss", 2.0, 2**63 - 1)
+
+
+def test_collect_leaves_out_keys_that_fit_no_record() -> None:
+    """A pattern may find anything: what can't be a key is left out and counted, the rest is kept."""
+    collector = StdoutCollector(Collect(pattern=r"(?P<key>[^=]+)=(?P<value>\d)"))
+    text = b"k" * (KEY_CHARS + 1) + b"=1\n" + b"k" * KEY_CHARS + b"=2\na\0b=3\nloss=4\n"
+    assert plain(collector.feed(text, 0)) == [("k" * KEY_CHARS, 2.0, 0), ("loss", 4.0, 0)]
+    assert collector.note.startswith("2 metric values")
 
 
 def test_collect_is_silent_when_switched_off() -> None:

@@ -17,14 +17,31 @@ VARIABLES = {f"SWEEP_{item.name.upper()}" for item in fields(Settings)}
 
 def test_compose_has_a_service_for_each_role() -> None:
     """Four roles, the database, its migration and the broker."""
-    assert set(COMPOSE["services"]) == {"postgres", "redis", "migrate", "server", "scheduler", "worker", "flower"}
+    assert set(COMPOSE["services"]) == {"postgres", "redis", "migrate", "server", "scheduler", "worker", "container-worker", "flower"}
 
 
-@pytest.mark.parametrize("role", ["server", "scheduler", "worker"])
+@pytest.mark.parametrize("role", ["server", "scheduler", "worker", "container-worker"])
 def test_compose_gives_roles_settings_that_exist(role: str) -> None:
     """A misspelt variable would be ignored without a word."""
     environment = COMPOSE["services"][role]["environment"]
     assert {"SWEEP_DATABASE_URL", "SWEEP_BROKER_URL"} <= set(environment) <= VARIABLES
+
+
+def test_compose_gives_the_engine_to_one_worker_that_must_be_asked_for() -> None:
+    """Its socket is the host: only the worker of the profile has it, and the group that may use it."""
+    with_socket = {name for name, service in COMPOSE["services"].items() if "docker.sock" in str(service.get("volumes"))}
+    assert with_socket == {"container-worker"}
+    worker = COMPOSE["services"]["container-worker"]
+    assert (worker["profiles"], worker["group_add"]) == (["containers"], ["${SWEEP_DOCKER_GID:-999}"])
+
+
+def test_compose_mounts_the_container_workers_home_where_the_host_has_it() -> None:
+    """The engine takes a bind's source for a path of the host, so inside and outside must be one path, and the home that the worker uses."""
+    worker = COMPOSE["services"]["container-worker"]
+    binds = [volume for volume in worker["volumes"] if isinstance(volume, dict)]
+    assert [(bind["type"], bind["source"]) for bind in binds] == [("bind", worker["environment"]["SWEEP_HOME"])]
+    assert binds[0]["target"] == binds[0]["source"]
+    assert "--name" in worker["command"]
 
 
 def test_compose_publishes_ports_on_loopback_unless_told_otherwise() -> None:

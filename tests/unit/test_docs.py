@@ -1,11 +1,12 @@
 """The documentation is complete and current."""
 
+import re
 from dataclasses import fields
 
 import pytest
 
 from tests.support import generated_docs
-from tracking import states
+from tracking import errors, states
 from tracking.settings import Settings
 from tracking.states import Cause
 
@@ -39,6 +40,18 @@ def test_docs_tell_every_error() -> None:
     kinds = generated_docs.error_classes()
     assert len(kinds) > 10
     assert [kind.__name__ for kind in kinds if f"`{kind.__name__}`" not in text or not kind.__doc__] == []
+
+
+def test_docs_tree_of_errors_has_every_error() -> None:
+    """The tree in `tracking.errors` shows each class below the one it derives from."""
+    drawn = re.findall(r"^ {4}([│ ├└─]*)(\w+)(?=  |$)", errors.__doc__ or "", re.MULTILINE)
+    path: list[str] = []
+    parents: dict[str, str] = {}
+    for branch, name in drawn:
+        del path[len(branch) // 4 :]
+        parents[name] = path[-1] if path else "Exception"
+        path.append(name)
+    assert parents == {kind.__name__: kind.__base__.__name__ for kind in generated_docs.error_classes() if kind.__base__ is not None}
 
 
 @pytest.mark.parametrize(

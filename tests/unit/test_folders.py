@@ -1,11 +1,15 @@
 """Attempt folders: each its own copy of the code, unpacked once, never a broken one."""
 
+import os
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
 
 from tracking.snapshots import Snapshot, pack
+from worker import folders as folders_module
+from worker.errands import CalledOff
 from worker.errors import CodeBroken
 from worker.folders import AttemptFolders
 
@@ -28,7 +32,7 @@ class Fetcher:
         self.archive = archive
         self.n_calls = 0
 
-    def __call__(self, digest: str, target: Path) -> None:
+    def __call__(self, digest: str, target: Path, called_off: threading.Event) -> None:
         """Bring the archive."""
         self.n_calls += 1
         shutil.copy(self.archive, target)
@@ -100,3 +104,72 @@ def test_folders_remove_attempt_and_nothing_else(tmp_path: Path) -> None:
     assert [key for key, _ in folders.attempts()] == [("r1", 2)]
     folders.remove("r1", 2)
     assert list(folders.runs.iterdir()) == []
+
+
+def projects(tmp_path: Path, count: int) -> dict[str, Path]:
+    """Small packed projects, by digest, in order."""
+    packed = {}
+    for number in range(count):
+        project = tmp_path / f"project-{number}"
+        project.mkdir()
+        (project / "train.py").write_text(f"print({number})\n" + "#" * 1000)
+        snapshot = pack(project, max_bytes=1 << 20)
+        packed[snapshot.digest] = snapshot.archive
+    return packed
+
+
+def age(home: Path, digest: str, seconds: float) -> None:
+    """Let a snapshot have been used some time ago."""
+    folder = home / "snapshots" / digest
+    then = folder.stat().st_mtime - seconds
+    os.utime(folder, (then, then))
+
+
+@pytest.mark.parametrize("limit", ["SNAPSHOTS_KEPT", "SNAPSHOTS_KEPT_BYTES"])
+def test_folders_keep_the_snapshots_used_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    """The cache is bounded in number and in size; using a snapshot makes it young again."""
+    monkeypatch.setattr(folders_module, limit, {"SNAPSHOTS_KEPT": 2, "SNAPSHOTS_KEPT_BYTES": 2500}[limit])
+    packed = projects(tmp_path, 3)
+    first, second, third = packed
+    home = tmp_path / "home"
+    folders = AttemptFolders(home, lambda digest, target, _called_off: shutil.copy(packed[digest], target))
+    folders.prepare("r1", 1, digest=first)
+    folders.prepare("r2", 1, digest=second)
+    age(home, first, 200)
+    age(home, second, 100)
+    folders.prepare("r3", 1, digest=first)
+    folders.prepare("r4", 1, digest=third)
+    assert {path.name for path in (home / "snapshots").iterdir()} == {first, third}
+
+
+def test_folders_spare_a_snapshot_that_is_being_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However old and however many others there are."""
+    monkeypatch.setattr(folders_module, "SNAPSHOTS_KEPT", 1)
+    packed = projects(tmp_path, 2)
+    first, second = packed
+    home = tmp_path / "home"
+    folders = AttemptFolders(home, lambda digest, target, _called_off: shutil.copy(packed[digest], target))
+    with folders._unpacked(first, threading.Event()) as snapshot:
+        age(home, first, 100)
+        folders.prepare("r2", 1, digest=second)
+        assert (snapshot / "train.py").exists()
+    folders._evict()
+    assert {path.name for path in (home / "snapshots").iterdir()} == {second}
+
+
+def test_folders_stop_copying_when_called_off(tmp_path: Path, snapshot: Snapshot) -> None:
+    """A cancelled attempt does not wait for the copy of a large project."""
+    folders = AttemptFolders(tmp_path / "home", Fetcher(snapshot.archive))
+    folders.prepare("r1", 1, digest=snapshot.digest)
+    called_off = threading.Event()
+    called_off.set()
+    with pytest.raises(CalledOff):
+        folders.prepare("r2", 1, digest=snapshot.digest, called_off=called_off)
+
+
+def test_folders_remove_what_an_earlier_life_was_unpacking(tmp_path: Path) -> None:
+    """Half a snapshot of a worker that was killed is not kept for ever."""
+    left = tmp_path / "home" / "snapshots" / ".abc.123"
+    left.mkdir(parents=True)
+    AttemptFolders(tmp_path / "home", Fetcher(tmp_path))
+    assert not left.exists()

@@ -107,3 +107,9 @@ def test_python_is_resolved_where_the_path_lacks_it(tmp_path: Path) -> None:
     assert resolve_python(("bash", "python"), path) == ("bash", "python")
     add("python")
     assert resolve_python(("python", "t.py"), path) == ("python", "t.py")
+
+
+def test_outcome_blames_the_environment_when_no_program_can_be_given_what_the_run_asks_for() -> None:
+    """Variables and limits are the user's: to try again elsewhere would change nothing."""
+    outcome = outcome_of(ExitReport(refusal="too long"))
+    assert (outcome.verdict, outcome.cause, outcome.detail) == ("failed", Cause.ENVIRONMENT, "too long")

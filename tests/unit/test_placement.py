@@ -247,7 +247,7 @@ SWEEPS = {
     "gpus": (Resources(gpus=2), 3),
 }
 
-workers_of_any_kind = st.lists(
+workers_of_any_kind: st.SearchStrategy[list[dict[str, Any]]] = st.lists(
     st.builds(
         dict,
         slots=st.integers(1, 4),

@@ -336,6 +336,62 @@ def test_spec_unreadable_file_is_a_problem(tmp_path: Path, data: bytes | None, p
     assert caught.value.problems[0].place == f"{path}:{place}".rstrip(":")
 
 
+@pytest.mark.parametrize(
+    ("line", "place", "message"),
+    [
+        ("env: {A=B: x}", "4:7", "'A=B' in 'env' is no name for a variable: letters, digits and '_', not beginning with a digit"),
+        ("env: {1A: x}", "4:7", "'1A' in 'env' is no name for a variable: letters, digits and '_', not beginning with a digit"),
+        ("env: {SWEEP_RUN_TOKEN: x}", "4:7", "'SWEEP_RUN_TOKEN' in 'env' is reserved: the worker tells each trial its own"),
+        ("env: {MLFLOW_TRACKING_USERNAME: x}", "4:7", "'MLFLOW_TRACKING_USERNAME' in 'env' is reserved: the worker tells each trial its own"),
+        ("env: {MLFLOW_RUN_ID: x}", "4:7", "'MLFLOW_RUN_ID' in 'env' is reserved: the worker tells each trial its own"),
+        ("env: {WANDB_SWEEP_ID: x}", "4:7", "'WANDB_SWEEP_ID' in 'env' is reserved: the worker tells each trial its own"),
+        (f"env: {{A: {'x' * 100_001}}}", "4:10", "the value of 'A' in 'env' is over 100000 bytes"),
+        ("resources: {cpus: 0.001}", "4:19", "'resources.cpus' is at least 0.01, not 0.001"),
+        ("resources: {memory: 1m, image: busybox}", "4:21", "'resources.memory' is at least 6m for a container, not 1048576 bytes"),
+        ("resources: {image: 'a b'}", "4:20", "'resources.image' is the name of an image, without spaces"),
+        ("limits: {time: 100000d}", "4:16", "'limits.time' is a time above zero and at most ten years"),
+        ("name: " + "n" * 251, "4:7", "'name' is over 250 characters"),
+        ("queue: " + "q" * 101, "4:8", "'queue' is over 100 characters"),
+        ("register: {model: m, artifact: ../x}", "4:32", "'register.artifact' must lie within the project folder"),
+        ("collect: {stdout: '(?P<key>a)(?P<value>b){99999999999}'}", "4:19", "'collect.stdout' is no regular expression: the repetition number is too large"),
+        ("command: ['${args}', '${program}']", "4:10", "'command' begins with no program"),
+    ],
+)
+def test_spec_tells_what_is_out_of_bounds(line: str, place: str, message: str) -> None:
+    """What could not be started, stored or trusted is refused where it stands."""
+    assert problems(f"{HEAD}{PARAMETERS}{line}\n") == [(place, message)]
+
+
+@pytest.mark.parametrize(
+    "line", ["env: {MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING: 1, WANDB_MODE: offline, _x: ''}", "resources: {cpus: 0.01, memory: 1m}", "resources: {gpus: 0}"]
+)
+def test_spec_takes_what_is_just_within_bounds(line: str) -> None:
+    """Other variables of MLflow and W&B are the user's; a process needs no 6 MiB."""
+    parse(f"{HEAD}{PARAMETERS}{line}\n")
+
+
+def test_spec_bounds_are_told_beside_other_problems_but_not_twice() -> None:
+    """One pass covers both; what the reader has told already is not told again."""
+    text = "program: train.py\nmethod: bayes\nparameters: {x: {min: 2, max: 1}}\nenv: {A-B: x}\nlimits: {trials: 0}\n"
+    assert [place for place, _ in problems(text)] == ["1:1", "3:31", "4:7", "5:18"]
+
+
+def test_spec_mapping_refuses_nul_in_a_variable() -> None:
+    """A text that no process can be given is refused from Python too."""
+    with pytest.raises(SpecProblems, match="'env' holds a NUL character") as caught:
+        config_from_mapping({"program": "t.py", "method": "random", "parameters": {"x": {"value": 1}}, "env": {"A": "x\0y"}})
+    assert caught.value.problems[0].path == "env"
+
+
+def test_spec_overrides_are_within_bounds_too(tmp_path: Path) -> None:
+    """The command line is not a way around."""
+    (tmp_path / "train.py").touch()
+    path = tmp_path / "s.yaml"
+    path.write_text(HEAD + PARAMETERS)
+    with pytest.raises(SpecError, match="'queue' is over 100 characters"):
+        load_sweep(path, overrides=Overrides(queue="q" * 101))
+
+
 def test_spec_byte_order_mark_is_no_character(tmp_path: Path) -> None:
     """Files that Windows editors saved are read."""
     (tmp_path / "train.py").touch()
@@ -353,6 +409,26 @@ def test_spec_program_must_be_in_the_project(tmp_path: Path) -> None:
         load_sweep(path)
     (problem,) = caught.value.problems
     assert (problem.line, problem.column, problem.suggestion) == (1, 10, "did you mean 'train.py'?")
+
+
+@pytest.mark.parametrize(("written", "suggestion"), [("-1", ""), ("'2'", "write it without quotes")])
+def test_spec_suggests_no_quotes_only_where_there_are_some(written: str, suggestion: str) -> None:
+    """A number that is out of bounds is not a text that looks like one."""
+    with pytest.raises(SpecProblems) as caught:
+        parse(HEAD + PARAMETERS + f"resources: {{cpus: {written}}}\n")
+    assert [problem.suggestion for problem in caught.value.problems] == [suggestion]
+
+
+@pytest.mark.parametrize("program", ["../../etc/passwd", "sub/../../x.py", "/etc/passwd"])
+def test_spec_program_stays_in_the_project(tmp_path: Path, program: str) -> None:
+    """What lies elsewhere is not sent, whether it is there or not; a name that only looks so is none of that."""
+    path = tmp_path / "s.yaml"
+    path.write_text(f"program: {program}\nmethod: random\n" + PARAMETERS)
+    with pytest.raises(SpecProblems, match=f"'{program}' lies outside the project folder"):
+        load_sweep(path)
+    (tmp_path / "..x.py").touch()
+    path.write_text("program: ..x.py\nmethod: random\n" + PARAMETERS)
+    assert load_sweep(path).config.command == MacroCommand(program="..x.py")
 
 
 def test_spec_program_after_dash_m_is_a_module(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +12,8 @@ import pytest
 from tracking.records import ClaimedRun, Environment, Launch, Resources
 from tracking.settings import Settings
 from tracking.snapshots import pack
+from worker import errands as errands_module
+from worker.errands import CalledOff
 from worker.errors import CodeBroken, EnvironmentBroken, LaunchFailed
 from worker.surroundings import CLIENT_FOLDER, Surroundings
 
@@ -24,16 +26,19 @@ class SnapshotServer:
     Attributes:
         answers: of each digest (status, body, length promised); others are not found.
         seen: path and Authorization of each request.
+        on_request: called before each answer.
     """
 
     def __init__(self) -> None:
         self.answers: dict[str, tuple[int, bytes, int]] = {}
         self.seen: list[tuple[str, str | None]] = []
+        self.on_request: Callable[[], object] = lambda: None
         site = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 site.seen.append((self.path, self.headers.get("Authorization")))
+                site.on_request()
                 status, body, length = site.answers.get(self.path.rpartition("/")[2], (404, b"", 0))
                 self.send_response(status)
                 self.send_header("Content-Length", str(length))
@@ -109,8 +114,11 @@ def test_surroundings_blame_the_code_when_it_is_not_there_or_another(surrounding
         surroundings.prepare_code(claimed(code_digest="e" * 64))
 
 
-def test_surroundings_blame_the_machinery_when_the_server_fails(surroundings: Surroundings, server: SnapshotServer, digest: str) -> None:
-    """An error of the server, a connection that breaks off in the middle, nobody there; once it is well again, it works."""
+def test_surroundings_blame_the_machinery_when_the_server_fails(
+    surroundings: Surroundings, server: SnapshotServer, digest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of the server, a connection that breaks off in the middle, nobody there, for too long; once it is well again, it works."""
+    monkeypatch.setattr(errands_module, "AWAY_S", 0.0)
     good = server.answers[digest]
     for answer in ((503, b"", 0), (200, good[1][:100], good[2])):
         server.answers[digest] = answer
@@ -122,6 +130,45 @@ def test_surroundings_blame_the_machinery_when_the_server_fails(surroundings: Su
     server.close()
     with pytest.raises(LaunchFailed, match="could not be fetched"):
         surroundings.prepare_code(claimed("r9", code_digest="d" * 64))
+
+
+@pytest.mark.parametrize("status", [500, 503, 429])
+def test_surroundings_wait_for_a_server_that_is_restarted(
+    surroundings: Surroundings, server: SnapshotServer, digest: str, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An attempt does not fail because the server was away for a moment: it asks again until the snapshot is there."""
+    monkeypatch.setattr(errands_module, "_LONGEST_DELAY_S", 0.01)
+    good = server.answers[digest]
+    server.answers[digest] = (status, b"", 0)
+    server.on_request = lambda: server.answers.update({digest: good}) if len(server.seen) == 3 else None
+    _, start = surroundings.prepare_code(claimed(code_digest=digest))
+    assert (start / "src" / "train.py").exists()
+    assert len(server.seen) == 3
+
+
+def test_surroundings_stop_waiting_for_the_server_when_called_off(surroundings: Surroundings, server: SnapshotServer, digest: str) -> None:
+    """A cancelled attempt ends at once, also between two tries that would go on for minutes."""
+    server.answers[digest] = (503, b"", 0)
+    called_off = threading.Event()
+    server.on_request = called_off.set
+    with pytest.raises(CalledOff):
+        surroundings.prepare_code(claimed(code_digest=digest), called_off)
+
+
+def test_surroundings_leave_a_server_that_hangs_when_called_off(surroundings: Surroundings, server: SnapshotServer, digest: str) -> None:
+    """Nothing interrupts the call; the attempt does not wait for it."""
+    called_off, may_end = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        called_off.set()
+        may_end.wait(60)
+
+    server.on_request = hang
+    try:
+        with pytest.raises(CalledOff):
+            surroundings.prepare_code(claimed(code_digest=digest), called_off)
+    finally:
+        may_end.set()
 
 
 def test_surroundings_of_a_process_are_told_in_variables(
@@ -155,9 +202,26 @@ def test_surroundings_of_a_process_are_told_in_variables(
 
 
 def test_surroundings_add_what_the_file_asks_for_behind_our_client(surroundings: Surroundings, tmp_path: Path) -> None:
-    """The file's variables have the last word; a PYTHONPATH of its own comes after ours, not instead of it."""
+    """A PYTHONPATH of its own comes after ours, not instead of it."""
     told = surroundings.variables(claimed(env={"PYTHONPATH": "lib", "OMP_NUM_THREADS": "1"}), "token", tmp_path, None)
     assert (told["PYTHONPATH"], told["OMP_NUM_THREADS"]) == (f"{CLIENT_FOLDER}:lib", "1")
+
+
+@pytest.mark.parametrize("name", ["SWEEP_RUN_TOKEN", "SWEEP_SEED", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "WANDB_RUN_ID"])
+def test_surroundings_tell_a_trial_its_own_run_whatever_the_file_says(surroundings: Surroundings, tmp_path: Path, name: str) -> None:
+    """What the worker tells a trial about itself wins over the record's `env` (D7)."""
+    ours = surroundings.variables(claimed(), "token", tmp_path, None)[name]
+    assert surroundings.variables(claimed(env={name: "another"}), "token", tmp_path, None)[name] == ours
+
+
+def test_surroundings_hand_containers_a_copy_of_the_client(surroundings: Surroundings, tmp_path: Path) -> None:
+    """It lies in the state folder, the one that an engine is told the true place of; a worker that starts again brings it up to date."""
+    (mount, _) = surroundings.mounts(claimed(resources=Resources(image="any")), tmp_path)
+    copy = mount.source / "sweep_client.py"
+    assert mount.source.is_relative_to(tmp_path / "home" / "workers" / "w1")
+    copy.write_text("outdated")
+    Surroundings(Settings(home=tmp_path / "home"), tmp_path / "home" / "workers" / "w1")
+    assert copy.read_bytes() == (CLIENT_FOLDER / "sweep_client.py").read_bytes()
 
 
 def test_surroundings_leave_parameters_to_the_file_when_they_are_long(surroundings: Surroundings, tmp_path: Path) -> None:
@@ -174,7 +238,8 @@ def test_surroundings_of_a_container_are_only_what_is_ours(surroundings: Surroun
     told = surroundings.variables(run, "token", tmp_path, None)
     assert not {"PATH", "HOME", "MY_OWN"} & told.keys()
     mounts = {mount.target: mount.source for mount in surroundings.mounts(run, tmp_path)}
-    assert mounts == {told["PYTHONPATH"]: CLIENT_FOLDER, told["SWEEP_PARAMS_FILE"]: tmp_path / "params.json"}
+    client = tmp_path / "home" / "workers" / "w1" / "client"
+    assert mounts == {told["PYTHONPATH"]: client, told["SWEEP_PARAMS_FILE"]: tmp_path / "params.json"}
     assert surroundings.mounts(claimed(), tmp_path) == ()
 
 

@@ -16,6 +16,9 @@ UPDATE sessions SET state = 'fenced', ended_at = now()
 
 STATE: Final = "SELECT state FROM sessions WHERE session_id = %(session_id)s FOR UPDATE"
 
+LOOK: Final = "SELECT state FROM sessions WHERE session_id = %(session_id)s"
+"""Index: primary key."""
+
 OPEN: Final = """
 INSERT INTO sessions (session_id, worker_id, state, celery_queue, queues, slots, cpus, memory_bytes, gpus, runtimes, host_incarnation,
                       version, pid, lease_until)

@@ -52,10 +52,12 @@ SELECT DISTINCT t.sweep_id FROM trials t JOIN runs r ON r.run_id = t.run_id
 TRIAL_COLUMNS: Final = """
     t.sweep_id, t.number, t.state, t.params, t.generation, t.run_id, r.state AS run_state, r.attempt AS attempts, t.created_at, t.value,
     coalesce(t.cause, r.cause) AS cause, coalesce(t.detail, r.detail) AS detail, t.told_seq, t.attrs, r.started_at,
-    coalesce(t.ended_at, r.ended_at) AS ended_at, w.name AS worker_name
+    coalesce(t.ended_at, r.ended_at) AS ended_at, w.name AS worker_name,
+    coalesce(a.duration_s, extract(epoch FROM coalesce(a.ended_at, now()) - a.started_at)::float8) AS duration_s
 """
 
-_FROM: Final = "FROM trials t JOIN runs r ON r.run_id = t.run_id LEFT JOIN workers w ON w.worker_id = r.worker_id"
+_FROM: Final = """FROM trials t JOIN runs r ON r.run_id = t.run_id LEFT JOIN workers w ON w.worker_id = r.worker_id
+  LEFT JOIN attempts a ON a.run_id = r.run_id AND a.attempt = r.attempt"""
 
 GET: Final = f"SELECT {TRIAL_COLUMNS} {_FROM} WHERE t.sweep_id = %(sweep_id)s AND t.number = %(number)s"
 

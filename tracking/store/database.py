@@ -150,8 +150,9 @@ class Database:
 
     def notify(self) -> None:
         """Wake the scheduler. After the commit and apart from it: NOTIFY takes a database-wide lock at commit."""
-        with _translated(), self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.exec_driver_sql(f"NOTIFY {CHANNEL}")
+        # A transaction like any other: to leave autocommit again the driver would have to SET session state (D12).
+        with self.transaction() as tx:
+            tx.execute(f"NOTIFY {CHANNEL}")
 
     def close(self) -> None:
         """Close every idle connection."""

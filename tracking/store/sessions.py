@@ -55,6 +55,12 @@ class Sessions:
         with self._database.transaction() as tx:
             return _answer(tx.rows(sql.OURS, {"session_id": session_id}))
 
+    def state(self, session_id: str) -> str | None:
+        """What became of a session: `live`, `fenced` by a newer one of its worker, `lost` to others, `ended`; None if it is unknown."""
+        with self._database.transaction() as tx:
+            state: str | None = tx.scalar(sql.LOOK, {"session_id": session_id})
+        return state
+
     def close(self, session_id: str) -> None:
         """The worker goes away in order; its running attempts stay its own until it comes back or is judged lost."""
         with self._database.transaction() as tx:

@@ -10,8 +10,12 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +24,8 @@ import uv
 import yaml
 from msgspec import Struct
 
-from worker.errors import EnvironmentBroken
+from worker.errands import LOOK_S, CalledOff, Errands, keep_trying
+from worker.errors import EnvironmentBroken, IndexAway
 from worker.folders import locked
 
 _BUILD_S: Final = 1800
@@ -30,6 +35,12 @@ _FORMAT: Final = 1
 """Part of the hash: counts up when environments are to be built in another way."""
 _INCLUDE: Final = re.compile(r"^(-r|-c|--requirement|--constraint)[ =]\s*(?P<path>.+)$")
 _LOCAL: Final = re.compile(r"^(-e\b|--editable\b|\.|/|file:)|@\s*file:")
+_AWAY: Final = re.compile(
+    r"error sending request|HTTP status server error \(5(?!01|05)\d\d|HTTP status client error \(429|operation timed out|error decoding response body"
+    r"|connection (?:closed|reset|refused|timed out)|dns error|network is unreachable|could not resolve host|temporary failure in name resolution",
+    re.IGNORECASE,
+)
+"""What uv, or a tool that it starts, says of an index that can't be reached just now."""
 _VERSION: Final = re.compile(r"\d+(\.\d+){0,2}")
 
 
@@ -62,44 +73,82 @@ class UvEnvironments:
     def __init__(self, root: Path, environ: Mapping[str, str] | None = None) -> None:
         self._root = root
         self._environ = dict(os.environ if environ is None else environ)
+        self._builds: Errands[None] = Errands()
         root.mkdir(parents=True, exist_ok=True)
 
-    def ensure(self, file: Path) -> Path:
+    def ensure(self, file: Path, called_off: threading.Event | None = None) -> Path:
         """Build the environment that a `python_env.yaml` asks for, unless it is here already; return its `bin` folder.
 
         Raises:
             EnvironmentBroken: the file is wrong, or uv could not do it; the message ends with uv's last lines.
+            IndexAway: the package index has not answered for minutes.
+            CalledOff: `called_off` was set first.
         """
         wanted = read_python_env(file)
         target = self._root / wanted.digest
         if not (target / _COMPLETE).exists():
-            with locked(self._root / f"{wanted.digest}.lock"):
-                # Another thread or process may have been first.
-                if not (target / _COMPLETE).exists():
-                    self._build(wanted, target)
+            self._builds.run(wanted.digest, lambda abandoned: self._ensure(wanted, target, abandoned), called_off)
         return target / "bin"
 
-    def _build(self, wanted: PythonEnv, target: Path) -> None:
+    def _ensure(self, wanted: PythonEnv, target: Path, abandoned: threading.Event) -> None:
+        with locked(self._root / f"{wanted.digest}.lock", abandoned):
+            # Another worker of this home may have been first.
+            if not (target / _COMPLETE).exists():
+                keep_trying(lambda: self._build(wanted, target, abandoned), abandoned, away=IndexAway)
+
+    def _build(self, wanted: PythonEnv, target: Path, abandoned: threading.Event) -> None:
         # What an interrupted build left. Environments hold their own path, so one is built in place and marked at its end.
         if target.exists():
             shutil.rmtree(target)
-        self._uv("venv", "--python", _interpreter(wanted.python, self._environ), "--no-project", str(target))
+        self._uv(abandoned, "venv", "--python", _interpreter(wanted.python, self._environ), "--no-project", str(target))
         if wanted.requirements:
             listing = target / "requirements.txt"
             listing.write_text("\n".join(wanted.requirements) + "\n", encoding="utf-8")
-            self._uv("pip", "install", "--python", str(target / "bin" / "python"), "-r", str(listing))
+            self._uv(abandoned, "pip", "install", "--python", str(target / "bin" / "python"), "-r", str(listing))
         (target / _COMPLETE).touch()
 
-    def _uv(self, *arguments: str) -> None:
+    def _uv(self, abandoned: threading.Event, *arguments: str) -> None:
         command = [uv.find_uv_bin(), *arguments, "--no-progress", "--color", "never"]
+        with tempfile.TemporaryFile() as said:
+            process = subprocess.Popen(
+                command,
+                env=uv_environment(self._environ),
+                # From a folder of ours, so that no project's own uv settings apply to an environment that others share.
+                cwd=self._root,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+                start_new_session=True,
+            )
+            try:
+                status = _await(process, abandoned)
+            except TimeoutError:
+                raise EnvironmentBroken(f"uv {arguments[0]} took over {_BUILD_S} s.") from None
+            said.seek(0)
+            last = "\n".join(said.read().decode("utf-8", "replace").strip().splitlines()[-_DETAIL_LINES:])
+        if status != 0:
+            problem = f"uv {arguments[0]} could not build the Python environment:\n{last}"
+            is_away = _AWAY.search(last) and "No solution found" not in last
+            raise IndexAway(problem) if is_away else EnvironmentBroken(problem)
+
+
+def _await(process: subprocess.Popen[bytes], abandoned: threading.Event) -> int:
+    """Wait for its exit status; end it, with all that it has started, when its time is over or nobody wants it any more.
+
+    Raises:
+        CalledOff: it was abandoned.
+        TimeoutError: it took too long.
+    """
+    deadline = time.monotonic() + _BUILD_S
+    while True:
         try:
-            # From a folder of ours, so that no project's own uv settings apply to an environment that others share.
-            done = subprocess.run(command, env=uv_environment(self._environ), cwd=self._root, capture_output=True, timeout=_BUILD_S, check=False, text=True)
+            return process.wait(LOOK_S)
         except subprocess.TimeoutExpired:
-            raise EnvironmentBroken(f"uv {arguments[0]} took over {_BUILD_S} s.") from None
-        if done.returncode != 0:
-            last = "\n".join(done.stderr.strip().splitlines()[-_DETAIL_LINES:])
-            raise EnvironmentBroken(f"uv {arguments[0]} could not build the Python environment:\n{last}")
+            is_late = time.monotonic() > deadline
+        if is_late or abandoned.is_set():
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise TimeoutError if is_late else CalledOff
 
 
 def read_python_env(file: Path) -> PythonEnv:

@@ -6,6 +6,8 @@ the attempt's folder, `stdout` and `stderr`, so that nothing downstream asks whi
 
 import contextlib
 import signal
+import threading
+from collections.abc import Container
 from pathlib import Path
 from typing import Final, Literal, Protocol
 
@@ -14,6 +16,7 @@ from msgspec import Struct
 
 from tracking.records import Outcome, Resources
 from tracking.states import Cause
+from worker.errors import LaunchRefused
 
 StopReason = Literal["cancel", "prune", "timeout", "superseded"]
 """Why we stop an attempt: asked to, pruned, over its time, or no longer ours (I3)."""
@@ -80,6 +83,7 @@ class ExitReport(Struct, frozen=True):
         stop_sent: whether a stop of ours reached it while it still ran.
         stop_reason: the reason of the first such stop.
         launch_error: why the machinery could not start it.
+        refusal: why what the run asks for can't be started at all.
         is_lost: it vanished without a trace of how it ended.
     """
 
@@ -94,6 +98,7 @@ class ExitReport(Struct, frozen=True):
     stop_sent: bool = False
     stop_reason: StopReason | None = None
     launch_error: str | None = None
+    refusal: str | None = None
     is_lost: bool = False
 
 
@@ -119,24 +124,45 @@ class Handle(Protocol):
 class Runtime(Protocol):
     """Starts attempts, and finds those that an earlier life of this worker had started."""
 
-    def start(self, spec: AttemptSpec) -> Handle:
-        """Start an attempt. A command that can't be found is no error here: its report says so.
+    def start(self, spec: AttemptSpec, called_off: threading.Event | None = None) -> Handle:
+        """Start an attempt, unless it is called off before. A command that can't be found is no error here: its report says so.
 
         Starting an attempt that had been started already gives its handle and starts nothing.
 
         Raises:
+            CalledOff: it was, while what it needs was fetched.
             LaunchFailed: the machinery failed.
+            LaunchRefused: what the run asks for can't be started.
             ImageMissing: the image is not to be had.
         """
 
     def adopt(self, run_id: str, attempt: int, folder: Path) -> Handle | None:
         """The handle of an attempt that was started before, running or ended; None if there is no trace that it ever was."""
 
-    def sweep_orphans(self, owned: set[AttemptKey]) -> list[AttemptKey]:
-        """End what this worker once started and does not own any more; return what was ended."""
+    def sweep_orphans(self, owned: Container[AttemptKey]) -> list[AttemptKey]:
+        """End what this worker once started and does not own any more; return what was ended.
+
+        Args:
+            owned: asked for each attempt after it was found, so that one which begins meanwhile is spared.
+        """
 
     def close(self) -> None:
         """Let go of everything but the attempts, which run on."""
+
+
+def check_launchable(spec: AttemptSpec) -> None:
+    """See that arguments and variables are such as a program can be given.
+
+    Raises:
+        LaunchRefused: they are not.
+    """
+    for name, value in spec.env.items():
+        if not name or "=" in name or "\0" in name:
+            raise LaunchRefused(f"{name!r} can't be the name of an environment variable.")
+        if "\0" in value:
+            raise LaunchRefused(f"The environment variable {name} holds a NUL character.")
+    if any("\0" in word for word in spec.argv):
+        raise LaunchRefused("The command holds a NUL character.")
 
 
 def outcome_of(report: ExitReport, *, stop_reason: StopReason | None = None, error_line: str = "") -> Outcome:
@@ -173,6 +199,8 @@ _STOPPED: Final[dict[StopReason, tuple[Verdict, Cause, str]]] = {
 def _judge(report: ExitReport, stop_reason: StopReason | None, error_line: str) -> tuple[Verdict, Cause, str]:
     if report.launch_error is not None:
         return "failed", Cause.LAUNCH, report.launch_error
+    if report.refusal is not None:
+        return "failed", Cause.ENVIRONMENT, report.refusal
     if report.is_lost:
         return "failed", Cause.LOST, report.detail
     if report.stop_sent and stop_reason is not None:

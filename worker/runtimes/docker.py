@@ -16,7 +16,7 @@ import signal
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal
@@ -28,8 +28,22 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.types import DeviceRequest, LogConfig
 from docker.utils import kwargs_from_env
 
-from worker.errors import EngineAway, ImageMissing, LaunchFailed
-from worker.runtimes.base import STDERR, STDOUT, STOP_FILE, WORK, AttemptKey, AttemptSpec, ExitReport, Handle, StopReason, record_stop, recorded_stop
+from worker.errands import Errands
+from worker.errors import EngineAway, ImageMissing, LaunchFailed, LaunchRefused, WorkerError
+from worker.runtimes.base import (
+    STDERR,
+    STDOUT,
+    STOP_FILE,
+    WORK,
+    AttemptKey,
+    AttemptSpec,
+    ExitReport,
+    Handle,
+    StopReason,
+    check_launchable,
+    record_stop,
+    recorded_stop,
+)
 
 Network = Literal["bridge", "none", "host"]
 
@@ -41,6 +55,7 @@ LABEL_HOST: Final = "sweep.host"
 WORK_TARGET: Final = "/work"
 """Where a container sees the attempt's working folder."""
 _N_PIDS: Final = 4096
+_BAD_REQUEST: Final = 400
 _CONFLICT: Final = 409
 _WAIT_S: Final = 60.0
 """How long one wait may last: the connection may be dead without anybody saying so."""
@@ -72,20 +87,21 @@ class DockerRuntime:
     def __init__(self, worker_id: str, *, network: Network = "bridge") -> None:
         self._worker_id = worker_id
         self._network = network
-        self._pulls = threading.Lock()
+        self._pulls: Errands[None] = Errands()
         try:
             self._api = APIClient(version="auto", max_pool_size=_MAX_CONNECTIONS, **kwargs_from_env())
         except DockerException as error:
             raise EngineAway(f"The container engine does not answer: {error}.") from error
 
-    def start(self, spec: AttemptSpec) -> Handle:
+    def start(self, spec: AttemptSpec, called_off: threading.Event | None = None) -> Handle:
         """See `base.Runtime`."""
+        check_launchable(spec)
         image = spec.resources.image
         if image is None:
             raise LaunchFailed(f"Run {spec.run_id} names no image.")
         name = container_name(spec.run_id, spec.attempt)
         with _engine_errors(name):
-            container_id = self._create(image, name, spec)
+            container_id = self._create(image, name, spec, called_off)
             if container_id is None:
                 return self._take_existing(name, spec)
             return self._begin(container_id, name, spec)
@@ -106,7 +122,7 @@ class DockerRuntime:
                 return None
             return DockerHandle(self._api, facts["Id"], name, folder, float(facts["Config"].get("StopTimeout") or 0))
 
-    def sweep_orphans(self, owned: set[AttemptKey]) -> list[AttemptKey]:
+    def sweep_orphans(self, owned: Container[AttemptKey]) -> list[AttemptKey]:
         """See `base.Runtime`."""
         swept = []
         with _engine_errors("of this worker"):
@@ -121,12 +137,12 @@ class DockerRuntime:
         """See `base.Runtime`."""
         self._api.close()
 
-    def _create(self, image: str, name: str, spec: AttemptSpec) -> str | None:
+    def _create(self, image: str, name: str, spec: AttemptSpec, called_off: threading.Event | None) -> str | None:
         """Create a container, pulling its image once if it is missing; None if there is one of that name."""
         try:
             return self._try_create(image, name, spec)
         except ImageNotFound:
-            self._pull(image)
+            self._pulls.run(image, lambda _abandoned: self._pull(image), called_off)
         try:
             return self._try_create(image, name, spec)
         except ImageNotFound as error:
@@ -186,7 +202,7 @@ class DockerRuntime:
             self._api.start(container_id)
         except APIError as error:
             self._remove(container_id)
-            raise LaunchFailed(f"The container {name} was not started: {error.explanation or error}.") from error
+            raise _refusal(name, error) from error
         return DockerHandle(self._api, container_id, name, spec.folder, spec.stop_grace_s)
 
     def _take_existing(self, name: str, spec: AttemptSpec) -> Handle:
@@ -200,15 +216,15 @@ class DockerRuntime:
         return self._begin(container_id, name, spec)
 
     def _pull(self, image: str) -> None:
-        with self._pulls:
+        """Pull an image. The engine can't be told to stop that: it goes on for whoever wants the image later."""
+        try:
+            # Maybe another attempt has pulled it meanwhile.
+            self._api.inspect_image(image)  # type: ignore[no-untyped-call]
+        except ImageNotFound:
             try:
-                # Maybe another attempt has pulled it meanwhile.
-                self._api.inspect_image(image)  # type: ignore[no-untyped-call]
-            except ImageNotFound:
-                try:
-                    self._api.pull(image) if _has_tag(image) else self._api.pull(image, tag="latest")
-                except APIError as error:
-                    raise ImageMissing(f"The image {image!r} is not here and can't be pulled: {error.explanation or error}.") from error
+                self._api.pull(image) if _has_tag(image) else self._api.pull(image, tag="latest")
+            except APIError as error:
+                raise ImageMissing(f"The image {image!r} is not here and can't be pulled: {error.explanation or error}.") from error
 
     def _remove(self, container_id: str) -> None:
         with contextlib.suppress(NotFound):
@@ -437,9 +453,15 @@ def _engine_errors(what: str) -> Iterator[None]:
     try:
         yield
     except APIError as error:
-        raise LaunchFailed(f"The container engine refused container {what}: {error.explanation or error}.") from error
+        raise _refusal(what, error) from error
     except requests.exceptions.RequestException as error:
         raise EngineAway(f"The container engine does not answer: {error}.") from error
+
+
+def _refusal(what: str, error: APIError) -> WorkerError:
+    """Whose fault it is that the engine does not do it: what it calls a bad request is what the run asks for, such as limits out of range."""
+    text = f"The container engine refused container {what}: {error.explanation or error}."
+    return LaunchRefused(text) if error.status_code == _BAD_REQUEST else LaunchFailed(text)
 
 
 def _user_of(spec: AttemptSpec) -> str | None:

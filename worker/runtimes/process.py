@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ from msgspec import Struct
 
 from worker.errors import LaunchFailed
 from worker.runtimes import shim
-from worker.runtimes.base import AttemptKey, AttemptSpec, ExitReport, Handle, StopReason, record_stop, recorded_stop
+from worker.runtimes.base import AttemptKey, AttemptSpec, ExitReport, Handle, StopReason, check_launchable, record_stop, recorded_stop
 from worker.runtimes.host import host_incarnation, process_start
 
 _HAS_PIDFD: Final = hasattr(os, "pidfd_open")
@@ -174,8 +174,9 @@ class ProcessRuntime:
         self._runs = runs
         self._launcher = _Launcher()
 
-    def start(self, spec: AttemptSpec) -> Handle:
+    def start(self, spec: AttemptSpec, called_off: threading.Event | None = None) -> Handle:  # noqa: ARG002 - nothing here takes long
         """See `base.Runtime`."""
+        check_launchable(spec)
         request = {
             "run_id": spec.run_id,
             "attempt": spec.attempt,
@@ -205,7 +206,7 @@ class ProcessRuntime:
             return None
         return ProcessHandle(folder, _shim_pid(folder))
 
-    def sweep_orphans(self, owned: set[AttemptKey]) -> list[AttemptKey]:
+    def sweep_orphans(self, owned: Container[AttemptKey]) -> list[AttemptKey]:
         """See `base.Runtime`."""
         swept = []
         for key, folder in self._attempts():

@@ -54,7 +54,6 @@ _COMMAND_ERRORS = frozenset(
         errno.EPERM,
         errno.ENOEXEC,
         errno.ELOOP,
-        errno.E2BIG,
         errno.ENAMETOOLONG,
         errno.EISDIR,
     },
@@ -215,7 +214,7 @@ def _run(request: Request) -> Report:
     try:
         # Held until the end: a forgotten Popen would reap the command on its own.
         process = _spawn(request)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         return _spawn_report(error, request)
     poller = select.poll()
     poller.register(wakeup, select.POLLIN)
@@ -268,9 +267,17 @@ def _spawn(request: Request) -> subprocess.Popen[bytes]:
     return process
 
 
-def _spawn_report(error: OSError, request: Request) -> Report:
-    """Whose fault it is: a command that can't be run is the user's and ends as a shell would have it; the rest is the machinery's."""
+def _spawn_report(error: OSError | ValueError, request: Request) -> Report:
+    """Whose fault it is: a command that can't be run is the user's and ends as a shell would have it; the rest is the machinery's.
+
+    So are arguments and variables that no program can be given, which end it before there is an exit status.
+    """
     command = request["argv"][0]
+    if isinstance(error, ValueError):
+        return {"refusal": f"No program can be given these arguments and environment variables: {error}."}
+    if error.errno == errno.E2BIG:
+        size = sum(len(os.fsencode(text)) + 1 for text in (*request["argv"], *request["env"], *request["env"].values()))
+        return {"refusal": f"Arguments and environment variables are {size} bytes together: more than this system takes, in all or in one of them."}
     if error.errno not in _COMMAND_ERRORS or error.filename != command:
         return {"launch_error": f"the command could not be started: {error}"}
     if error.errno in {errno.ENOENT, errno.ENOTDIR}:
