@@ -44,6 +44,7 @@ class Work:
     Attributes:
         announced: whether a Celery task waits on it, and shows it.
         done: set when it is over here, whatever that means for the run.
+        is_over: whether nothing of it is needed any more, here or by a later life of this worker: what it held may go.
         phase: `waiting` for a slot, `claiming`, `preparing`, `running`, `finishing`.
     """
 
@@ -58,6 +59,7 @@ class Work:
         self.released = False
         self.refused = False
         self.outcome: Outcome | None = None
+        self.is_over = False
         self.claimed_at: float | None = None
         self.started_at: float | None = None
         self.told_started = False
@@ -67,7 +69,6 @@ class Work:
         self._lock = threading.Lock()
         self._quiet = False
         self._is_told = False
-        self._is_over = False
         # Ends what prepares the attempt; and what waits for an engine that may hold an adopted one.
         self._called_off = threading.Event()
         self._is_let_go = threading.Event()
@@ -142,7 +143,7 @@ class Work:
             _log.warning("Run %s: the worker stops before this attempt could be settled; its next start does that.", self.run_id)
         finally:
             try:
-                if self._is_over:
+                if self.is_over:
                     self._tidy()
             finally:
                 self._supervisor.forget(self)
@@ -320,7 +321,7 @@ class Work:
         """Ship what is left of the output, then report: an outcome must not overtake its metrics."""
         self.phase = "finishing"
         if self._quiet:
-            self.refused = self._is_over = True
+            self.refused = self.is_over = True
             return
         if self.output is not None:
             self._until_known(self._ship_rest)
@@ -342,7 +343,7 @@ class Work:
         self.refused = answer is None or answer is FinishAnswer.REFUSED
         self.outcome = outcome
         # A newer session of this worker that has adopted the attempt still needs what lies here.
-        self._is_over = not self.refused or not supervisor.is_displaced()
+        self.is_over = not self.refused or not supervisor.is_displaced()
         if self.refused:
             _log.warning("Run %s attempt %d is no longer ours; its outcome was not recorded.", self.run_id, claimed.attempt)
 

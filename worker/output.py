@@ -120,10 +120,7 @@ class Output:
             try:
                 store.metrics.log(claimed.run_id, part, fence)
             except InvalidValue as error:
-                if part is self._points and not _is_open(store, claimed, fence):
-                    # It is not the points: the run was deleted, and takes none at all.
-                    self._n_refused += len(part)
-                elif len(part) == 1:
+                if len(part) == 1:
                     self._n_refused += 1
                 else:
                     middle = len(part) // 2
@@ -161,12 +158,3 @@ class Output:
         with contextlib.suppress(OSError):
             fresh.write_bytes(msgspec.json.encode(state))
             fresh.replace(self._folder / _STATE)
-
-
-def _is_open(store: Store, claimed: ClaimedRun, fence: Fence) -> bool:
-    """Whether the run takes metrics at all."""
-    try:
-        store.metrics.log(claimed.run_id, [], fence)
-    except InvalidValue:
-        return False
-    return True

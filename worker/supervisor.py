@@ -75,6 +75,7 @@ class Supervisor:
         self._connect_engine = connect_engine
         self._has_broker = has_broker
         self._works: dict[str, Work] = {}
+        self._left: set[AttemptKey] = set()
         self._lock = threading.Lock()
         self._connecting = threading.Lock()
         self._wake = threading.Event()
@@ -137,8 +138,10 @@ class Supervisor:
             return self._runtimes["docker"]
 
     def forget(self, work: Work) -> None:
-        """An attempt is over here."""
+        """An attempt is over here; what it leaves for the next life of this worker, or for a newer session of it, is still held."""
         with self._lock:
+            if work.claimed is not None and not work.is_over:
+                self._left.add((work.run_id, work.claimed.attempt))
             if self._works.get(work.run_id) is work:
                 del self._works[work.run_id]
 
@@ -297,7 +300,7 @@ class Supervisor:
         """Whether an attempt is in hand here: perhaps about to be claimed, started or tidied away this very moment."""
         with self._lock:
             work = self._works.get(run_id)
-        return work is not None and (work.claimed is None or work.claimed.attempt == attempt)
+            return (run_id, attempt) in self._left or (work is not None and (work.claimed is None or work.claimed.attempt == attempt))
 
     def _renew(self) -> None:
         try:

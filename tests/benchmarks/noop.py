@@ -31,17 +31,19 @@ _RAY_SCRIPT: Final = Path(__file__).with_name("ray_noop.py")
 
 def measure(stage: Stage) -> Iterator[Figure]:
     """Trials per second over each broker, beside bare processes and Ray Tune; slot idle time."""
-    bare = {name: _bare_rate(argv) for name, argv in COMMANDS.items()}
+    rates = {}
     for broker, name in [("redis", "python -ISc pass"), ("redis", "true"), ("folder", "python -ISc pass"), ("none", "python -ISc pass")]:
-        yield from _ours(stage, broker, name, bare[name])
-    yield _ray()
+        with stage.cluster(broker, slots=SLOTS) as cluster:
+            # Just before, so that both see the same machine.
+            bare = _bare_rate(COMMANDS[name])
+            sweep_id = run_noop_sweep(cluster, COMMANDS[name], N_TRIALS)
+            rates[broker, name] = _rate(cluster, sweep_id)
+            gaps = slot_gaps(_spans(cluster, sweep_id), SLOTS)
+        yield from _ours(broker, name, rates[broker, name], bare, gaps)
+    yield _ray(rates["redis", "python -ISc pass"])
 
 
-def _ours(stage: Stage, broker: str, name: str, bare: float) -> Iterator[Figure]:
-    with stage.cluster(broker, slots=SLOTS) as cluster:
-        sweep_id = run_noop_sweep(cluster, COMMANDS[name], N_TRIALS)
-        rate = _rate(cluster, sweep_id)
-        gaps = slot_gaps(_spans(cluster, sweep_id), SLOTS)
+def _ours(broker: str, name: str, rate: float, bare: float, gaps: Sequence[float]) -> Iterator[Figure]:
     is_python = name != "true"
     label = f"no-op process trials/s, {name}, broker {broker}"
     yield Figure(
@@ -55,7 +57,7 @@ def _ours(stage: Stage, broker: str, name: str, bare: float) -> Iterator[Figure]
     )
     p50, p99 = percentile(gaps, 0.5), percentile(gaps, 0.99)
     yield Figure(
-        f"  slot idle between them, p50 / p99 / mean, broker {broker}",
+        f"  slot idle, p50 / p99 / mean, {name}, broker {broker}",
         f"{p50 * 1000:.1f} / {p99 * 1000:.1f} / {1000 * sum(gaps) / len(gaps):.1f} ms",
         goal=f"p50 <= {GOAL_IDLE_S * 1000:.0f} ms" if is_python else "",
         is_met=p50 <= GOAL_IDLE_S if is_python else None,
@@ -105,10 +107,10 @@ def _spans(cluster: Cluster, sweep_id: str) -> list[Span]:
     `ended_at` is when the outcome was recorded; the time between the two belongs to us, so it counts as idle.
     """
     rows = cluster.query(
-        "SELECT extract(epoch FROM started_at), duration_s FROM audit_attempts WHERE sweep_id = %(sweep_id)s",
+        "SELECT extract(epoch FROM started_at) AS started, duration_s FROM audit_attempts WHERE sweep_id = %(sweep_id)s",
         sweep_id=sweep_id,
     )
-    return [Span(float(row[0]), float(row[0]) + float(row[1])) for row in rows]
+    return [Span(float(row.started), float(row.started) + row.duration_s) for row in rows]
 
 
 def _bare_rate(argv: Sequence[str], n_processes: int = N_TRIALS) -> float:
@@ -132,12 +134,13 @@ def _bare_rate(argv: Sequence[str], n_processes: int = N_TRIALS) -> float:
     return n_processes / (time.monotonic() - began)
 
 
-def _ray() -> Figure:
-    what = "no-op function trials/s, Ray Tune, 2 at a time"
+def _ray(our_rate: float) -> Figure:
+    what = "no-op trials/s beside Ray Tune, 2 at a time"
+    ours = f"{our_rate:.0f} /s"
     if not PEERS_PYTHON.exists():
-        return Figure(what, "", "not installed (make bench-peers)")
+        return Figure(what, ours, "not installed (make bench-peers)")
     done = subprocess.run([str(PEERS_PYTHON), str(_RAY_SCRIPT), str(N_RAY_TRIALS), str(SLOTS)], capture_output=True, text=True, timeout=600, check=False)
     if done.returncode != 0:
-        return Figure(what, "", f"did not run: {(done.stderr.strip().splitlines() or ['no word'])[-1][:60]}")
+        return Figure(what, ours, f"did not run: {(done.stderr.strip().splitlines() or ['no word'])[-1][:60]}")
     rate = float(done.stdout.strip().splitlines()[-1])
-    return Figure(what, "see above", f"Ray Tune: {rate:.2f} /s", values={"ray_per_s": rate})
+    return Figure(what, ours, f"Ray Tune: {rate:.2f} /s", f"{our_rate / rate:.0f}", values={"per_s": our_rate, "ray_per_s": rate})

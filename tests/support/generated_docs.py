@@ -56,7 +56,7 @@ _CAUSES: Final[Mapping[Cause, str]] = {
     Cause.OUT_OF_MEMORY: "It went over its memory limit.",
     Cause.TIMED_OUT: "It ran longer than `limits.trial_time`.",
     Cause.LOST: "Its worker fell silent for too long, or lost sight of it.",
-    Cause.ENVIRONMENT: "Its Python environment could not be built.",
+    Cause.ENVIRONMENT: "Its Python environment could not be built, or nothing can be started with its variables, limits or patterns.",
     Cause.IMAGE: "Its container image is not there.",
     Cause.CODE: "Its code could not be fetched or unpacked.",
     Cause.LAUNCH: "The worker could not start it.",
