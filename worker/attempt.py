@@ -177,9 +177,10 @@ class Work:
             if not self.announced:
                 self._supervisor.window.publish_started(self.run_id, self.placement)
             outcome = self._run(self.claimed, attempt_token(self.run_id, self.claimed.attempt, secret))
-            self._end(outcome)
         finally:
+            # Its command has ended: the next run's may start while this one's outcome is being written.
             slots.free()
+        self._end(outcome)
         self._tell_ended()
 
     def _go_on(self) -> None:
@@ -196,9 +197,9 @@ class Work:
             else:
                 self.output = Output.resume(folder, claimed.launch, self._supervisor.settings.log_max_bytes)
                 outcome = self._follow(claimed, handle, since=_begun_at(folder))
-            self._end(outcome)
         finally:
             slots.free()
+        self._end(outcome)
         self._tell_ended()
 
     def _find(self, claimed: ClaimedRun, folder: Path) -> Handle | None:

@@ -114,6 +114,7 @@ def _assemble(settings: Settings, options: WorkerOptions, identity: StateFolder,
         connect_engine=connect_engine,
         has_broker=has_broker,
     )
-    supervisor.window = make_window(settings, celery_queue=info.celery_queue, node_name=f"sweep@{name}", concurrency=slots, handler=supervisor.handle)
+    # Twice the slots: a run that was placed ahead waits for its slot in the supervisor, which then needs no message to start it.
+    supervisor.window = make_window(settings, celery_queue=info.celery_queue, node_name=f"sweep@{name}", concurrency=2 * slots, handler=supervisor.handle)
     _log.info("Worker %s: %d slots, %g cores, queues %s, runtimes %s.", name, slots, info.cpus, ", ".join(info.queues), ", ".join(runtimes))
     return supervisor

@@ -111,7 +111,7 @@ class Supervisor:
     def note_activity(self) -> None:
         """Runs come and go: without a broker, look more often."""
         self._active_at = time.monotonic()
-        if not self._has_broker:
+        if not self._hears:
             self._wake.set()
 
     def wake_scheduler(self) -> None:
@@ -234,13 +234,18 @@ class Supervisor:
 
     def _pause(self, renew_at: float) -> float:
         until_renewal = max(0.0, renew_at - time.monotonic())
-        if self._has_broker:
+        if self._hears:
             return min(until_renewal, self.settings.watch_s) if self._works else until_renewal
         is_busy = time.monotonic() - self._active_at < _BUSY_FOR_S and self.slots.n_free > 0
         return min(until_renewal, _LOOK_BUSY_S if is_busy else _LOOK_IDLE_S)
 
     def _should_look(self) -> bool:
-        return not self._has_broker or bool(self._works)
+        return not self._hears or bool(self._works)
+
+    @property
+    def _hears(self) -> bool:
+        """Whether wake-ups would reach us: there is a broker, and it can be heard just now."""
+        return self._has_broker and self.window.is_healthy
 
     def _open_session(self) -> bool:
         """Open a session, as soon as Postgres lets us, and adopt what is still ours."""
