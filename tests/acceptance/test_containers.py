@@ -59,7 +59,7 @@ class Site:
     def containers(self) -> list[Any]:
         """Containers of this cluster's worker, ended ones too."""
         worker_id = self.cluster.query("SELECT worker_id FROM workers WHERE name = 'w1'")[0].worker_id
-        return list(self.engine.containers.list(all=True, filters={"label": f"sweep.worker={worker_id}"}))
+        return list(self.engine.containers.list(all=True, ignore_removed=True, filters={"label": f"sweep.worker={worker_id}"}))
 
 
 @pytest.fixture(scope="module")
