@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -94,6 +95,20 @@ def test_process_blames_the_user_when_a_variable_can_not_be_encoded(runtime: Pro
     """What only the system call finds out is no fault of the machinery either."""
     outcome = outcome_of(finish(runtime.start(make_spec(tmp_path, "true", env={"A": "\ud800"}))))
     assert (outcome.verdict, outcome.cause) == ("failed", Cause.ENVIRONMENT)
+
+
+def test_process_launcher_waits_whatever_the_default_timeout(runtime: ProcessRuntime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library that sets a default time-out for sockets does not make the launcher read half a request, or leave after one."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(30.0)
+    try:
+        first = runtime.start(make_spec(tmp_path, "true", env={f"V{n}": "x" * 1000 for n in range(1000)}))
+        launcher = runtime._launcher._process
+        second = runtime.start(make_spec(tmp_path, "true"))
+    finally:
+        socket.setdefaulttimeout(before)
+    assert [finish(handle).exit_status for handle in (first, second)] == [0, 0]
+    assert runtime._launcher._process is launcher
 
 
 def test_process_runs_go_on_when_launcher_dies(runtime: ProcessRuntime, tmp_path: Path) -> None:

@@ -107,6 +107,8 @@ def main() -> None:
     """Serve start requests until the worker closes its end of the socket."""
     _reset_signals()
     connection = socket.socket(fileno=int(sys.argv[1]))
+    # A default time-out in the worker's process, set by whatever library, would have made it one that never waits.
+    connection.setblocking(True)
     # Forked shims share these pages for as long as nothing moves them.
     gc.disable()
     gc.freeze()
