@@ -27,14 +27,14 @@ demo: install ## set everything up and run a sweep of 30 trials on this machine
 install: $(VENV)/.installed ## a virtual environment in .venv with the product in it
 	@echo "Installed: $(BIN)/sweep --help; or, to write sweep alone: . $(BIN)/activate"
 
-test: $(VENV)/.installed-test ## lint, types and all tests that need no killing and no stopwatch
+test: $(VENV)/.installed-test ## lint, types and all tests that need no stopwatch, the quick ones of the faults among them
 	@if [ "$${CI:-}" = true ]; then $(AGAIN) services; fi
 	@failed=""; \
 	$(AGAIN) lint || failed="$$failed lint"; \
 	$(AGAIN) types || failed="$$failed types"; \
 	if [ -z "$$failed" ]; then echo "== lint and types: passed"; else echo "== FAILED:$$failed"; fi; \
 	echo "== tests"; \
-	$(BIN)/python -m pytest tests --ignore=tests/faults --ignore=tests/benchmarks $(ARGS) || exit $$?; \
+	$(BIN)/python -m pytest tests --ignore=tests/benchmarks -m 'not faults or quick' $(ARGS) || exit $$?; \
 	test -z "$$failed"
 
 lint: $(VENV)/.installed-test ## ruff (style and format) and the import contract
@@ -53,10 +53,10 @@ bench: $(VENV)/.installed-test ## the numbers, beside those of peers; one alone:
 
 bench-peers: $(PEERS)/.installed
 
-faults: $(VENV)/.installed-test ## kill things on purpose and count what is left
+faults: $(VENV)/.installed-test ## kill things on purpose and count what is left; waiting as long as in production: FULL=1
 	@$(BIN)/python -m pytest tests/faults -m 'not soak' $(ARGS)
 
-soak: $(VENV)/.installed-test ## the long fault tests
+soak: $(VENV)/.installed-test ## 5,000 trials while everything breaks for ten minutes; shorter: SOAK_TRIALS=300 SOAK_S=60
 	@$(BIN)/python -m pytest tests/faults -m soak $(ARGS)
 
 services: ## bring up Docker, Redis and a browser for the tests (root and apt; else says what is missing)

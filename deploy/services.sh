@@ -93,9 +93,9 @@ start_redis() {
     fi
     say "starting redis-server on 127.0.0.1:6379, log in $STATE/redis.log"
     # noeviction: a broker must not forget messages; nothing is saved: it carries wake-ups only.
-    (cd "$STATE" && setsid redis-server --bind 127.0.0.1 --port 6379 --save '' --appendonly no \
+    setsid redis-server --bind 127.0.0.1 --port 6379 --dir "$STATE" --save '' --appendonly no \
         --maxmemory-policy noeviction >"$STATE/redis.log" 2>&1 </dev/null &
-        echo $! >"$STATE/redis.pid")
+    echo $! >"$STATE/redis.pid"
     wait_for "$WAIT_S" redis_answers || lacks redis "(did not answer; see $STATE/redis.log)"
 }
 

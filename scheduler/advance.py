@@ -20,7 +20,9 @@ from scheduler.placement import can_serve, is_open
 from sweeps.command import build_argv
 from sweeps.spec_config import SweepConfig
 from sweeps.strategies import Strategy, derive_seed, make_strategy
+from sweeps.wording import counted
 from tracking.errors import Contradiction
+from tracking.failpoints import hit
 from tracking.records import NewTrial, Sweep, Trial, WorkerView
 from tracking.states import Cause, SweepEvent, SweepState, TrialState
 from tracking.store import Store
@@ -168,8 +170,10 @@ class Advance:
 
     def _conclude(self, epoch: int, sweep: Sweep, search: Search) -> None:
         for trial in self._store.trials.conclude(epoch, sweep.sweep_id):
+            hit("scheduler.concluded")
             with _searching():
                 search.strategy.tell(trial.number, trial.params, trial.state, trial.value, trial.attrs)
+            hit("scheduler.told")
             search.n_open -= 1
             search.note(trial)
 
@@ -182,12 +186,14 @@ class Advance:
                 return wanted > _LARGEST_BATCH
         if search.n_open > 0 or (sweep.state != SweepState.STOPPING and not search.exhausted):
             return False
-        return self._end(epoch, sweep, search)
+        has_ended = self._end(epoch, sweep, search)
+        hit("scheduler.ended")
+        return has_ended
 
     def _is_over_limit(self, epoch: int, sweep: Sweep, search: Search) -> bool:
         limits = search.config.limits
         if limits.failures is not None and search.n_failed >= limits.failures:
-            detail = f"{search.n_failed} trials failed; the file allows fewer than {limits.failures} (limits.failures)."
+            detail = f"{counted(search.n_failed, 'trial')} failed; the file allows fewer than {limits.failures} (limits.failures)."
             return self._store.sweeps.break_off(epoch, sweep.sweep_id, event=SweepEvent.FAIL, cause=Cause.OVER_BUDGET, detail=detail)
         if limits.time_s is not None and (datetime.now(UTC) - sweep.created_at).total_seconds() >= limits.time_s:
             detail = f"The sweep has run for {limits.time_s:g} s (limits.time)."
@@ -212,10 +218,12 @@ class Advance:
                 search.exhausted = True
                 break
             new.append(NewTrial(number, proposal.params, argv, derive_seed(search.config.seed or 0, number, "trial"), proposal.attrs))
+        hit("scheduler.asked")
         if new and not self._store.trials.create(epoch, sweep, new):
             # Paused or stopped meanwhile: what was asked was never written, so the search must not know of it.
             del self._searches[sweep.sweep_id]
             return False
+        hit("scheduler.created")
         search.next_number += len(new)
         search.n_open += len(new)
         return bool(new)

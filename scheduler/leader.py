@@ -7,6 +7,7 @@ import time
 from tracking.ids import new_uuid
 from tracking.settings import Settings
 from tracking.store import Store
+from tracking.store.leader import NotLeader
 
 
 class Seat:
@@ -23,6 +24,7 @@ class Seat:
         self._suspend_s = settings.lease_s
         self._holder = f"{socket.gethostname()}:{os.getpid()}:{new_uuid()[:8]}"
         self._renew_at = 0.0
+        self._had_outage = False
         self.epoch: int | None = None
         self.expiry_suspended = True
 
@@ -31,18 +33,30 @@ class Seat:
 
         Raises:
             DatabaseAway: nobody can lead now.
+            NotLeader: this scheduler led, and another has taken over.
         """
         if time.monotonic() < self._renew_at:
             return self.epoch is not None
         if self.epoch is None:
             won = self._store.leader.acquire(self._holder, lease_s=self._lease_s, suspend_s=self._suspend_s)
         else:
-            won = self._store.leader.renew(self._holder, self.epoch, lease_s=self._lease_s, suspend_s=self._suspend_s)
+            won = self._store.leader.renew(self._holder, self.epoch, lease_s=self._lease_s, suspend_s=self._suspend_s, had_outage=self._had_outage)
+            if won is None:
+                raise NotLeader("Another scheduler leads now.")
+        self._had_outage = False
         self.epoch = None if won is None else won.epoch
         self.expiry_suspended = won is None or won.expiry_suspended
         # Standbys look more often than the leader renews, so that a fail-over takes one lease and little more.
         self._renew_at = time.monotonic() + self._lease_s / (10 if won is None else 5)
         return self.epoch is not None
+
+    def note_outage(self) -> None:
+        """Postgres did not do what it was asked, for us and perhaps for workers: renew now, and judge no lease for a while (I4).
+
+        The leadership may have been renewed all the same meanwhile: a lock, a full disk, a want of connections need not touch its row.
+        """
+        self._had_outage = True
+        self._renew_at = 0.0
 
     def lose(self) -> None:
         """Another scheduler leads: look again soon."""

@@ -10,6 +10,7 @@ from scheduler.leader import Seat
 from scheduler.placement import choose_placements
 from scheduler.reconcile import Reconciler
 from tracking.errors import Contradiction, DatabaseAway, SchemaOutdated
+from tracking.failpoints import hit
 from tracking.records import WorkerView
 from tracking.settings import Settings
 from tracking.store import Store
@@ -65,6 +66,7 @@ class Scheduler:
         except (DatabaseAway, SchemaOutdated) as error:
             # The commit may or may not have happened: what we think we know is dropped and read again.
             self._advance.forget()
+            self._seat.note_outage()
             if not self._is_away:
                 _log.warning("%s Trying again.", error)
             self._is_away = True
@@ -107,7 +109,9 @@ class Scheduler:
             return
         chosen = choose_placements(waiting, self._store.queue.held(), workers, self._advance.short_sweeps)
         placed = self._store.queue.place(epoch, chosen)
+        hit("scheduler.placed")
         queues = {worker.session_id: worker.celery_queue for worker in workers}
         # After the commit: a message about a placement that was rolled back would be a lie.
         expires_s = 4 * self._settings.claim_timeout_s
         self._dispatcher.send_many(WakeUp(p.run_id, p.placement, queues[p.session_id], expires_s) for p in placed)
+        hit("scheduler.sent")

@@ -70,7 +70,7 @@ def choose_placements(
     """Place as many waiting runs as fit.
 
     Order: priority; then the user who holds least, then the sweep that holds least (fair share); then age. A run
-    goes to the emptiest worker that fits, away from those it failed on while there is another. A run that fits
+    goes to the emptiest worker that fits, away from those it failed on while there is another, the latest above all. A run that fits
     nowhere holds up nobody else.
 
     Args:
@@ -137,7 +137,9 @@ def _is_at_limit(run: QueuedRun, n_active: int, n_can_run: int) -> bool:
 
 
 def _best_seat(run: QueuedRun, able: Sequence[_Seat], *, ahead: bool) -> _Seat | None:
-    preferred = [seat for seat in able if seat.worker.worker_id not in run.avoid_workers] or able
+    # Where it failed on all of them, the one of longest ago is the best guess.
+    shunned = (run.avoid_workers[n:] for n in range(len(run.avoid_workers) + 1))
+    preferred = next(filter(None, ([seat for seat in able if seat.worker.worker_id not in ids] for ids in shunned)), [])
     fitting = [seat for seat in preferred if seat.has_room_for(run)]
     if not fitting and ahead:
         fitting = [seat for seat in preferred if seat.may_take_ahead(run)]

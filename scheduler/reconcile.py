@@ -3,6 +3,7 @@
 import logging
 
 from scheduler import retry
+from tracking.failpoints import hit, is_broken
 from tracking.settings import Settings
 from tracking.states import MACHINERY_CAUSES
 from tracking.store import Store
@@ -28,6 +29,8 @@ class Reconciler:
 
     def sweep_up(self, epoch: int, *, expiry_suspended: bool) -> None:
         """Take back overdue placements; give up sessions that have been silent for too long."""
+        if is_broken("no-reconciler"):
+            return
         back = self._store.queue.take_back_overdue(epoch, self._settings.claim_timeout_s)
         if back:
             _log.warning("%d placed runs were not claimed in time and wait again.", len(back))
@@ -48,3 +51,4 @@ class Reconciler:
             self._store.queue.cancel_verdict(epoch, due)
         else:
             self._store.queue.fail(epoch, due)
+        hit("scheduler.judged")

@@ -15,7 +15,8 @@ from msgspec import Struct
 from sweeps.command import argv_bytes, why_unbuildable
 from sweeps.space import MAX_EXACT, Categorical, Constant, IntUniform, LogUniformValues, Parameter, QUniform, Uniform
 from sweeps.spec_config import Limits, Register, SweepConfig
-from tracking.records import Collect, Environment, Resources
+from tracking.records import Collect, Environment, Resources, Retry
+from tracking.states import MACHINERY_CAUSES, Cause
 
 NAME_MAX: Final = 250
 """Characters of a name; MLflow's bound for a key."""
@@ -24,6 +25,7 @@ DESCRIPTION_MAX: Final = 8000
 TAG_MAX: Final = 8000
 PATH_MAX: Final = 1000
 PATTERN_MAX: Final = 1000
+RETRIES_MAX: Final = 100
 ITEMS_MAX: Final = 1000
 """Parameters, tags, variables, metric keys, words of a command: so many of each."""
 NUMBER_MAX: Final = 2**31 - 1
@@ -45,6 +47,13 @@ DEPTH_MAX: Final = 64
 _ENV_NAME: Final = r"[A-Za-z_][A-Za-z0-9_]*"
 _RESERVED_PREFIXES: Final = ("SWEEP_", "MLFLOW_TRACKING_")
 _RESERVED: Final = frozenset({"MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "WANDB_SWEEP_ID", "WANDB_RUN_ID"})
+RETRY_ENDS: Final = (
+    *(Cause.EXIT_STATUS, Cause.SIGNAL, Cause.OUT_OF_MEMORY, Cause.TIMED_OUT, Cause.ENVIRONMENT, Cause.IMAGE, Cause.CODE),
+    *sorted(MACHINERY_CAUSES),
+)
+"""What `retry.on` may name. The machinery's faults are tried again in any case, on a budget of their own."""
+_NUMBERED_END: Final = r"(exit|signal)_([0-9]{1,3})"
+_NUMBERED_MAX: Final = {"exit": 255, "signal": 64}
 _ALIAS: Final = r"[\w\-]{1,255}"
 
 
@@ -76,6 +85,7 @@ def faults(config: SweepConfig) -> Iterator[Fault]:
     yield from _variables(config.env)
     yield from _collect(config.collect)
     yield from _register(config.register)
+    yield from _retry(config.retry)
     yield from _tags(config.tags)
     yield from _search(config)
     yield from _command(config)
@@ -136,6 +146,7 @@ def _texts(config: SweepConfig) -> Iterator[Fault]:
         named.append(("metric.name", config.metric.name, NAME_MAX))
     for path, text, maximum in named:
         yield from _fault(path, _why_no_name(text, maximum))
+    yield from _fault("name", "begins with '@', which is kept for references such as @latest" if config.name.startswith("@") else "")
     yield from _fault("description", text_fault(config.description, DESCRIPTION_MAX))
     yield from _fault("code", text_fault(config.code, PATH_MAX))
 
@@ -192,10 +203,38 @@ def _environment(environment: Environment, resources: Resources) -> Iterator[Fau
         yield from _fault("environment.path", _why_outside_project(environment.path))
 
 
+def _retry(retry: Retry) -> Iterator[Fault]:
+    yield from _fault("retry.max", _why_outside(retry.n_max, 0, RETRIES_MAX))
+    for what in sorted({why_no_end(word) for word in retry.on} - {""}):
+        yield from _fault("retry.on", what)
+    if len(retry.on) > ITEMS_MAX:
+        yield from _fault("retry.on", f"holds over {ITEMS_MAX} names")
+    for key, seconds in (("delay", retry.delay_s), ("delay_max", retry.delay_max_s)):
+        if not 0 < seconds <= TIME_MAX_S:
+            yield from _fault(f"retry.{key}", "is a time above zero and at most ten years")
+    if retry.delay_max_s < retry.delay_s:
+        yield from _fault("retry.delay_max", "is at least 'retry.delay'")
+
+
+def why_no_end(word: str) -> str:
+    """What is wrong with a word of `retry.on`, or nothing."""
+    numbered = re.fullmatch(_NUMBERED_END, word)
+    if word in RETRY_ENDS or (numbered and 1 <= int(numbered[2]) <= _NUMBERED_MAX[numbered[1]]):
+        return ""
+    if word in set(Cause):
+        return f"can't be '{word}': another attempt would end no better"
+    return f"can't be {_shown(word)}"
+
+
 def _why_outside_project(text: str) -> str:
+    return why_outside(text, "the project folder")
+
+
+def why_outside(text: str, where: str) -> str:
+    """What is wrong with a path that must lie within a folder, or nothing."""
     path = PurePosixPath(text)
     if not text.strip() or path.is_absolute() or ".." in path.parts:
-        return "must lie within the project folder"
+        return f"must lie within {where}"
     return text_fault(text, PATH_MAX)
 
 

@@ -325,7 +325,8 @@ class Client:
             except (OSError, http.client.HTTPException) as error:
                 self.close()
                 wait_s = 0.0 if was_kept else next(waits, None)
-                if wait_s is None:
+                # Whoever was silent for a whole time-out is not asked again: three of them are no answer for a person.
+                if wait_s is None or isinstance(error, TimeoutError):
                     raise _away(self.url, error) from error
                 time.sleep(wait_s)
 
@@ -354,14 +355,14 @@ class Client:
         return http.client.HTTPConnection(host, port, timeout=self._timeout_s)
 
 
-def _segment(ref: str) -> str:
+def _segment(ref: str, safe: str = "@") -> str:
     if not ref.strip():
         raise InvalidRequest("A name is empty.")
-    return quote(ref, safe="@")
+    return quote(ref, safe=safe)
 
 
 def _path(ref: str) -> str:
-    return "/".join(_segment(part) for part in ref.split("/"))
+    return _segment(ref, safe="@/")
 
 
 def _query(values: Mapping[str, Any]) -> str:

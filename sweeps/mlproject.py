@@ -143,8 +143,8 @@ def read_project(folder: Path, *, needs_environment: bool = True) -> Project:
     for key in entries:
         if root is not None and key not in _KEYS:
             project.source.add(root.keys[key], f"unknown key '{key}'", suggestion=did_you_mean(key, _KEYS), path=key)
-    if (name := entries.get("name")) is not None:
-        project.name = name.text or ""
+    if (name := entries.get("name")) is not None and name.value is not None:
+        project.name = (name.text or "").strip()
     if needs_environment:
         project.environment = _read_environment(project, root)
     if (points := entries.get("entry_points")) is not None and points.value is not None:

@@ -28,7 +28,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sweeps.api import models, runs, snapshots, sweeps, workers
 from sweeps.api.errors import ERROR_HANDLERS, error_response, internal_error_response
 from sweeps.api.rights import Right, right_of
-from sweeps.api.routing import PREFIX, Json, Services, shape_schemas
+from sweeps.api.routing import PREFIX, Json, Services, as_sent, shape_schemas
 from sweeps.api.shapes import SCHEMA, VersionAnswer
 from sweeps.api.version import DISTRIBUTION, program_version
 from tracking.errors import NotAllowed, SettingError
@@ -290,7 +290,7 @@ class Gate:
         if refusal is not None:
             await error_response(refusal)(scope, receive, send)
             return
-        await _shielded(self._app, scope, receive, send)
+        await _shielded(self._app, as_sent(scope), receive, send)
 
     def _refusal(self, scope: Scope) -> NotAllowed | None:
         headers = Headers(scope=scope)

@@ -14,7 +14,7 @@ from typing import Any, Final, cast
 from msgspec import Struct
 from msgspec.structs import replace
 
-from sweeps.bounds import GPUS_MAX, PRIORITY_MAX, Fault, faults
+from sweeps.bounds import GPUS_MAX, PRIORITY_MAX, RETRIES_MAX, RETRY_ENDS, Fault, faults, why_no_end
 from sweeps.command import Command, MacroCommand, read_command
 from sweeps.errors import SpecError, SpecProblems
 from sweeps.mlproject import Project, non_numbers, read_project
@@ -23,11 +23,11 @@ from sweeps.spec_config import Limits, Method, Metric, Register, SweepConfig
 from sweeps.spec_fields import Section
 from sweeps.spec_parameters import read_parameters, value_place
 from sweeps.spec_source import NOWHERE, Item, Place, Source, did_you_mean, from_python, kind_of, read_text, read_yaml
-from tracking.records import Collect, Environment, NewSweep, Resources
+from tracking.records import Collect, Environment, NewSweep, Resources, Retry
 
 SERVED: Final = tuple(
     "name description project program command method metric parameters run_cap "
-    "code entry_point limits resources queue priority collect env strategy register tags".split()
+    "code entry_point limits resources queue priority collect env strategy register retry tags".split()
 )
 REFUSED: Final[Mapping[str, str]] = {
     # W&B's
@@ -46,7 +46,6 @@ REFUSED: Final[Mapping[str, str]] = {
     "seeds": "",
     "points": "",
     "warm_start": "",
-    "retry": "",
     "secrets": "",
     "compat": "",
     "notify": "",
@@ -121,6 +120,7 @@ class Submission(Struct, frozen=True):
             queue=config.queue,
             priority=config.priority,
             parallel=config.limits.parallel,
+            retry=config.retry,
             description=config.description,
             user_name=user_name,
             tags=config.tags,
@@ -174,6 +174,11 @@ def load_project(folder: Path, *, entry_point: str = "main", params: Mapping[str
         SpecProblems: the MLproject is wrong, or parameters are missing.
         SpecError: an override can't be used.
     """
+    if overrides is not None and (overrides.trials or 1) > 1:
+        raise SpecError(
+            f"--trials {overrides.trials}: a folder without a sweep file is one run, with nothing to search.",
+            hint=f"`sweep init {folder}` writes a sweep file; run that.",
+        )
     mapping = {"method": "grid", "entry_point": entry_point, "parameters": {key: {"value": value} for key, value in (params or {}).items()}}
     config = _Reader(Source(""), from_python(mapping), folder, "sweep", may_be_empty=True).read()
     return Submission((overrides or Overrides()).apply(config), json.dumps(mapping, indent=2), folder)
@@ -204,12 +209,13 @@ class _Reader:
         command = self._command(project, parameters, has_image=resources.image is not None)
         environment = Environment("docker") if resources.image else project.environment if project else Environment()
         metric = self._metric(method)
-        name, experiment = self._names()
+        name, experiment = self._names(project)
         priority = top.integer("priority", minimum=0, maximum=PRIORITY_MAX)
         if method == "grid":
             self._check_grid(parameters)
         # Everything is read before anything is told.
-        collect, register, env, tags = self._collect(), self._register(), top.text_mapping("env"), top.text_mapping("tags")
+        collect, register, retry = self._collect(), self._register(), self._retry()
+        env, tags = top.text_mapping("env"), top.text_mapping("tags")
         description, queue = top.text("description") or "", top.text("queue") or "default"
         others = [project.source] if project else []
         # Stand-ins where a problem was noted already, so that everything else is looked at too.
@@ -230,6 +236,7 @@ class _Reader:
             collect=collect,
             env=env,
             register=register,
+            retry=retry,
             tags=tags,
             code=code,
         )
@@ -268,8 +275,9 @@ class _Reader:
     def _section(self, key: str, served: str, refused: str = "") -> Section:
         return Section(self._source, self._top.entries.get(key), key, served.split(), dict.fromkeys(refused.split(), ""))
 
-    def _names(self) -> tuple[str, str]:
-        folder = self._base.resolve().name if self._base else ""
+    def _names(self, project: Project | None) -> tuple[str, str]:
+        """The sweep's and the experiment's; what the file does not name has the MLproject's name, or else the folder's."""
+        folder = (project.name if project else "") or (self._base.resolve().name if self._base else "")
         name = self._top.text("name")
         default = folder if folder and self._stem.lower() in {"sweep", "sweeps", "config"} else self._stem
         return name or default or "sweep", self._top.text("project") or name or folder or default
@@ -349,6 +357,35 @@ class _Reader:
         if "register" in self._top and self._top.entries["register"].entries is not None and "model" not in section:
             self._top.add("register", "'register' has no 'model'")
         return Register(model, artifact or "model", alias) if model else None
+
+    def _retry(self) -> Retry:
+        section = self._section("retry", "max on delay delay_max", "resume")
+        n_max, on = section.integer("max", minimum=0, maximum=RETRIES_MAX), self._retry_on(section)
+        delay_s, delay_max_s = section.duration_s("delay"), section.duration_s("delay_max")
+        if "retry" not in self._top or self._top.entries["retry"].entries is None:
+            return Retry()
+        if "max" not in section:
+            self._top.add("retry", "'retry' has no 'max'", suggestion="say how many more attempts, as in 'max: 2'")
+        default = Retry()
+        delay_s = default.delay_s if delay_s is None else delay_s
+        return Retry(n_max or 0, on or default.on, delay_s, max(default.delay_max_s, delay_s) if delay_max_s is None else delay_max_s)
+
+    def _retry_on(self, section: Section) -> tuple[str, ...]:
+        item = section.entries.get("on")
+        words: list[str] = []
+        for each in (item.elements if item is not None else None) or ():
+            word = each.text or ""
+            if not isinstance(each.value, str):
+                suggestion = f"write exit_{word}" if kind_of(each.value) == "a number" else ""
+                self._source.add(each, f"'retry.on' takes names of ends, not {kind_of(each.value)}", suggestion=suggestion)
+            elif what := why_no_end(word):
+                suggestion = did_you_mean(word, RETRY_ENDS) or "use causes such as exit_status and out_of_memory, or exit_75"
+                self._source.add(each, f"'retry.on' {what}", suggestion=suggestion)
+            else:
+                words.append(word)
+        if item is not None and item.value is not None and not item.elements:
+            section.add("on", "'retry.on' is a list of ends, such as [exit_status, exit_75]")
+        return tuple(dict.fromkeys(words))
 
     def _project(self, *, needs_environment: bool) -> tuple[str, Project | None]:
         """`code:`, and what its folder holds."""

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from sweeps.command import Command
 from sweeps.space import Parameter, Space
-from tracking.records import Collect, Environment, Launch, Resources
+from tracking.records import Collect, Environment, Launch, Resources, Retry
 
 Method = Literal["grid", "random", "bayes"]
 
@@ -73,6 +73,7 @@ class SweepConfig(Struct, frozen=True, omit_defaults=True, kw_only=True):
     collect: Collect = Collect()
     env: dict[str, str] = {}
     register: Register | None = None
+    retry: Retry = Retry()
     tags: dict[str, str] = {}
     code: str = "."
 

@@ -61,7 +61,7 @@ class Section:
                 source.add(item.keys.get(key, NOWHERE), f"unknown key {self._named(key)}", suggestion=did_you_mean(key, known), path=inner.path)
 
     def __contains__(self, key: str) -> bool:
-        return key in self.entries and self.entries[key].value is not None
+        return key in self.entries and not self.entries[key].is_nothing
 
     def place(self, key: str) -> Place:
         """Where a key stands."""

@@ -155,12 +155,14 @@ class _Parameter:
         return "int_uniform" if kind == "uniform" and are_whole else kind
 
     def _has_all(self, kind: str) -> bool:
-        missing = [key for key in KEYS[kind] if key != "q" and (key not in self._entries or (key != "value" and self._entries[key].value is None))]
+        needed = [key for key in KEYS[kind] if key != "q"]
+        missing = [key for key in needed if key not in self._entries or (key != "value" and self._entries[key].is_nothing)]
         if missing:
             has = [key for key in KEYS[kind] if key in self._entries and key not in missing]
             but = f" has {_list(has)} but" if has else " has"
             self._source.add(self._key, f"parameter '{self._name}'{but} no {_list(missing)}", path=self._item.path)
-        return not missing
+        # What could not be read as YAML was told where it stands.
+        return not missing and (kind == "constant" or all(self._entries[key].value is not None for key in needed))
 
     def constant(self) -> Parameter | None:
         item = self._entries["value"]

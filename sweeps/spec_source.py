@@ -67,6 +67,11 @@ class Item(Struct, frozen=True):
     entries: Mapping[str, "Item"] | None = None
     elements: tuple["Item", ...] | None = None
 
+    @property
+    def is_nothing(self) -> bool:
+        """Whether nothing is said: `null`, or no value at all. What could not be read has no value, but was said."""
+        return self.value is None and (self.text or "").lower() in {"", "~", "null"}
+
 
 class Source(Struct):
     """A text, and the problems found in it so far."""
@@ -301,6 +306,8 @@ class _Expander:
             self._source.add(place, "a key must be text")
             return None
         item = self._scalar(node, place, "")
+        if item.text == "on":
+            return item.text  # a key of ours, as in `retry: {on: ...}`; YAML 1.1 takes it for true
         if not isinstance(item.value, str):
             self._source.add(place, f"the key {item.text} reads as {kind_of(item.value)}, not as text", suggestion=f'write "{item.text}"')
             return item.text

@@ -5,7 +5,7 @@ costs time and nothing else. That is what allows the short cuts in this module: 
 Redis, no fsync, the oldest dropped when a buffer is full.
 
 Three kinds of broker: Redis; a private folder on one machine (kombu's filesystem transport, made safe); none.
-The only module that imports kombu. Tasks and workers are Celery's business: scheduler.dispatch, worker.celery_app.
+With `redis_transport` the only module that imports kombu. Tasks and workers are Celery's business: scheduler.dispatch, worker.celery_app.
 """
 
 # kombu is typed in part: most of its functions say nothing of their arguments.
@@ -48,6 +48,9 @@ TASK_NAME: Final = "sweep.run"
 
 CONNECT_TIMEOUT_S: Final = 2.0
 SOCKET_TIMEOUT_S: Final = 5.0
+
+_REDIS_TRANSPORT: Final = "tracking.redis_transport:RedisTransport"
+"""By name: only Redis owes the tenth of a second to import it, and Celery tells Flower of it in JSON."""
 
 _BROKER_HINT: Final = "Set SWEEP_BROKER_URL to redis://host:port/number, filesystem://, filesystem:///a/folder, or none."
 
@@ -98,7 +101,7 @@ class BrokerConfig:
             ValueError: there is no broker.
         """
         if self.kind is BrokerKind.REDIS:
-            return Connection(self.url, connect_timeout=CONNECT_TIMEOUT_S, transport_options=_redis_options())
+            return Connection(self.url, transport=_REDIS_TRANSPORT, connect_timeout=CONNECT_TIMEOUT_S, transport_options=_redis_options())
         if self.kind is BrokerKind.FOLDER:
             return Connection(self.url, transport=FolderTransport, transport_options={"control_folder": str(self.folder)})
         raise ValueError("broker `none` has no connection")
@@ -373,9 +376,7 @@ class FolderChannel(filesystem.Channel):
         """Consume from a queue, and open its bell."""
         super().basic_consume(queue, *args, **kwargs)
         if queue not in self._bells:
-            bell = _open_bell(self._queue_folder(queue))
-            if bell is not None:
-                self._bells[queue] = bell
+            self._hang_bell(queue)
 
     def basic_cancel(self, consumer_tag: str) -> None:
         """Stop consuming from a queue."""
@@ -383,6 +384,18 @@ class FolderChannel(filesystem.Channel):
         super().basic_cancel(consumer_tag)
         if queue not in self._active_queues and queue in self._bells:
             os.close(self._bells.pop(queue))
+
+    def _hang_bell(self, queue: str) -> None:
+        bell = _open_bell(self._queue_folder(queue))
+        if bell is not None:
+            self._bells[queue] = bell
+
+    def _mend_bell(self, queue: str) -> None:
+        """Hang another bell where the folder was deleted under us and somebody has made it again: nobody can ring the old one."""
+        bell = self._bells.get(queue)
+        if bell is not None and not os.fstat(bell).st_nlink:
+            os.close(self._bells.pop(queue))
+            self._hang_bell(queue)
 
     def sweep(self) -> None:
         """Remove what nobody will ever read, and forget the queues it was for."""
@@ -425,6 +438,7 @@ class FolderChannel(filesystem.Channel):
         folder = self._queue_folder(queue)
         unread = self._unread.setdefault(queue, deque())
         if not unread:
+            self._mend_bell(queue)
             unread.extend(sorted(path.name for path in _messages(folder)))
         while unread:
             path = folder / unread.popleft()
@@ -445,7 +459,7 @@ class FolderChannel(filesystem.Channel):
         try:
             payload = json.loads(data)
             virtual.Message(payload, channel=self)  # checks what kombu would trip over later
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             log.warning("A message that can't be read was removed: %s (%d bytes, %r).", path.name, len(data), error)
             return None
         return dict(payload)

@@ -47,6 +47,22 @@ class Collect(Struct, frozen=True, omit_defaults=True):
     keys: tuple[str, ...] = ()
 
 
+class Retry(Struct, frozen=True, omit_defaults=True, rename={"n_max": "max"}):
+    """The user's budget for failures of their own code (I6); the machinery's faults never spend it.
+
+    Attributes:
+        n_max: how many further attempts a run gets on it.
+        on: the ends that are tried again: causes, `exit_75` for one exit status, `signal_9` for one signal.
+        delay_s: before the first of these attempts; it doubles with each.
+        delay_max_s: what it doubles up to.
+    """
+
+    n_max: int = 0
+    on: tuple[str, ...] = ("exit_status", "signal", "out_of_memory", "timed_out")
+    delay_s: float = 1.0
+    delay_max_s: float = 60.0
+
+
 class Launch(Struct, frozen=True, omit_defaults=True):
     """How a worker starts any run of one sweep; what differs between runs stands in `ClaimedRun`.
 
@@ -316,6 +332,7 @@ class NewSweep(Struct, frozen=True):
     queue: str = "default"
     priority: int = 50
     parallel: int | None = None
+    retry: Retry = Retry()
     description: str = ""
     user_name: str = ""
     tags: dict[str, str] = {}

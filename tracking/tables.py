@@ -117,7 +117,9 @@ runs = Table(
     Column("gpu_ids", ARRAY(Integer), nullable=False, server_default="{}"),
     _time("placed_at"),
     _time("not_before", required=True),
+    # The two retry budgets, as far as they are spent (I6).
     Column("machinery_faults", Integer, nullable=False, server_default="0"),
+    Column("user_retries", Integer, nullable=False, server_default="0"),
     Column("avoid_workers", ARRAY(Text), nullable=False, server_default="{}"),
     # The attempt has failed and the scheduler has yet to say: again, or failed.
     Column("verdict_due", Boolean, nullable=False, server_default=text("false")),
@@ -220,6 +222,7 @@ sweeps = Table(
     Column("queue", Text, nullable=False),
     Column("priority", Integer, nullable=False),
     Column("parallel", Integer),
+    Column("retry", JSON, nullable=False, server_default="{}"),
     _time("created_at", required=True),
     _time("started_at"),
     _time("ended_at"),

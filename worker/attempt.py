@@ -1,5 +1,6 @@
 """One attempt's life in this worker: slot, claim, preparation, start, end, report. One thread each."""
 
+import contextlib
 import logging
 import threading
 import time
@@ -10,12 +11,14 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import msgspec
 
 from tracking.errors import DatabaseAway, SweepError
+from tracking.failpoints import hit
 from tracking.ids import attempt_token, new_secret, new_uuid, token_hash
 from tracking.records import ClaimedRun, Outcome
 from tracking.states import Cause
 from tracking.store.attempts import FinishAnswer
 from worker.errands import CalledOff, keep_trying
 from worker.errors import EngineAway, WorkerError
+from worker.folders import lack_of_room
 from worker.output import Output
 from worker.runtimes.base import AttemptSpec, ExitReport, Handle, Runtime, StopReason, outcome_of
 
@@ -167,10 +170,12 @@ class Work:
         try:
             secret = new_secret()
             self.phase = "claiming"
+            hit("worker.claiming")
             self.claimed = self._claim(secret)
             if self.claimed is None:
                 self.refused = True
                 return
+            hit("worker.claimed")
             self.claimed_at = time.monotonic()
             self._supervisor.note_activity()
             self.phase = "preparing"
@@ -233,8 +238,10 @@ class Work:
     def _run(self, claimed: ClaimedRun, token: str) -> Outcome:
         try:
             spec = self._prepare(claimed, token)
+            hit("worker.prepared")
             self.output = Output(spec.folder, claimed.launch, self._supervisor.settings.log_max_bytes)
             handle = self._start(claimed, spec)
+            hit("worker.started")
         except CalledOff:
             return self._never_started()
         except WorkerError as error:
@@ -242,7 +249,9 @@ class Work:
         except OSError as error:
             return Outcome("failed", Cause.LAUNCH, f"The attempt could not be prepared on this worker: {error}")
         if claimed.launch.trial_time_s is not None:
-            (spec.folder / _BEGUN).write_text(repr(time.time()), encoding="ascii")
+            # A full disk costs no more than time given anew after a restart.
+            with contextlib.suppress(OSError):
+                (spec.folder / _BEGUN).write_text(repr(time.monotonic()), encoding="ascii")
         return self._follow(claimed, handle, since=time.monotonic())
 
     def _never_started(self) -> Outcome:
@@ -300,7 +309,20 @@ class Work:
         if reason is not None:
             handle.stop(reason)
         report = self._await_end(handle, None if claimed.launch.trial_time_s is None else since + claimed.launch.trial_time_s)
-        return outcome_of(report, error_line=self.output.last_error_line() if self.output is not None and report.exit_status else "")
+        with self._lock:
+            # What could not be noted down for lack of room is still known here.
+            reason = report.stop_reason or self._stop_reason
+        error_line = self.output.last_error_line() if self.output is not None and report.exit_status else ""
+        return self._blame_full_disk(claimed, outcome_of(report, stop_reason=reason, error_line=error_line))
+
+    def _blame_full_disk(self, claimed: ClaimedRun, outcome: Outcome) -> Outcome:
+        """A command that fails where nothing can be written any more is not to blame (I6)."""
+        if outcome.cause != Cause.EXIT_STATUS:
+            return outcome
+        error = lack_of_room(self._supervisor.surroundings.folders.path(self.run_id, claimed.attempt))
+        if error is None:
+            return outcome
+        return msgspec.structs.replace(outcome, cause=Cause.LAUNCH, detail=f"It could write no more on this worker: {error}; {outcome.detail}")
 
     def _await_end(self, handle: Handle, deadline: float | None) -> ExitReport:
         """Wait, stop it when its time is over, and repeat a stop until it has ended."""
@@ -321,6 +343,7 @@ class Work:
     def _end(self, outcome: Outcome) -> None:
         """Ship what is left of the output, then report: an outcome must not overtake its metrics."""
         self.phase = "finishing"
+        hit("worker.ended")
         if self._quiet:
             self.refused = self.is_over = True
             return
@@ -341,6 +364,7 @@ class Work:
         answer = self._until_known(
             lambda: supervisor.store.attempts.finish(self.run_id, claimed.attempt, supervisor.session_id, outcome, finish_key=finish_key)
         )
+        hit("worker.finished")
         self.refused = answer is None or answer is FinishAnswer.REFUSED
         self.outcome = outcome
         # A newer session of this worker that has adopted the attempt still needs what lies here.
@@ -401,8 +425,12 @@ class Work:
 
 
 def _begun_at(folder: Path) -> float:
-    """When the command of an adopted attempt was started, by this process's monotonic clock: a restart gives it no new time."""
+    """When the command of an adopted attempt was started: a restart gives it no new time.
+
+    By the machine's monotonic clock, which all its processes share: the other one may have been put forward meanwhile. After a
+    reboot it begins anew; what is adopted then has ended.
+    """
     try:
-        return time.monotonic() - (time.time() - float((folder / _BEGUN).read_text(encoding="ascii")))
+        return min(float((folder / _BEGUN).read_text(encoding="ascii")), time.monotonic())
     except (FileNotFoundError, ValueError):
         return time.monotonic()

@@ -10,11 +10,13 @@ anything but the one task, or obey remote control.
 """
 
 import itertools
+import json
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
 from celery import Celery
@@ -29,6 +31,7 @@ from celery.worker.consumer import Consumer
 from celery.worker.control import Panel
 
 from tracking.broker import TASK_NAME, BrokerConfig, BrokerKind, Letter, Publisher, broker_config, connect_once, task_id
+from tracking.ids import RUN_ID
 from tracking.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -47,7 +50,11 @@ LINGER_S: Final = 0.1
 """How long task events wait for more of them: people look at them, nothing waits for them."""
 _RESTART_PAUSES_S: Final = (0.1, 1.0, 5.0)
 _CONNECT_PAUSES_S: Final = (0.05, 0.2, 0.5, 1.0, 2.0)
+_REFUSED_PAUSE_S: Final = 1.0
 _PROBE: Final = "sweep.probe"
+_LARGEST_BODY: Final = 4096
+_PLACEMENTS: Final = 1 << 31
+"""What Postgres' integers hold."""
 
 _QUESTIONS: Final = frozenset(
     (
@@ -323,11 +330,17 @@ class _Listening:
         self.ready_at = float("inf")
 
     def hear(self, on_task: Callable[[Any], None]) -> Callable[[Any], None]:
-        """The receiver of messages: swallows our probes, hands over the rest."""
+        """The receiver of messages: swallows our probes and what is no wake-up, hands over the rest."""
 
         def on_message(message: Any) -> None:
             self.heard_at = time.monotonic()
             if isinstance(message.headers, Mapping) and message.headers.get("task") == _PROBE:
+                message.ack()
+                return
+            try:
+                _purify(message)
+            except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+                log.warning("A message that is no wake-up was dropped (%s).", type(error).__name__)
                 message.ack()
             else:
                 on_task(message)
@@ -359,6 +372,34 @@ class _Listening:
     @property
     def _config_has_events(self) -> bool:
         return self.config.has_events
+
+
+def _purify(message: Any) -> None:
+    """Leave of a message the run's id, the placement and the expiry, and write the rest anew.
+
+    Whoever can write to the broker may write anything: callbacks that would send more tasks, headers that Celery trips over, pickles.
+
+    Raises:
+        ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError: it is no wake-up.
+    """
+    if message.headers["task"] != TASK_NAME or message.content_type != "application/json" or len(message.body) > _LARGEST_BODY:
+        raise ValueError("not our task")
+    (run_id, placement), _kwargs, _embed = json.loads(message.body)
+    if not RUN_ID.match(run_id) or type(placement) is not int or not 0 <= placement < _PLACEMENTS:
+        raise ValueError("not our arguments")
+    expires = message.headers.get("expires")
+    message.headers = {
+        "lang": "py",
+        "task": TASK_NAME,
+        "id": task_id(run_id, placement),
+        "argsrepr": repr((run_id, placement)),
+        "kwargsrepr": "{}",
+        "expires": None if expires is None else datetime.fromisoformat(expires).astimezone(UTC).isoformat(),
+        "ignore_result": True,
+    }
+    message.body = json.dumps([[run_id, placement], {}, {}])
+    message.content_encoding = "utf-8"
+    message.properties = {"correlation_id": task_id(run_id, placement)}
 
 
 class _Controller(WorkController):  # type: ignore[misc]  # Celery ships no types
@@ -412,9 +453,11 @@ class _Consumer(Consumer):  # type: ignore[misc]  # Celery ships no types
         self.listening.note_away(exc)
 
     def on_connection_error_after_connected(self, exc: BaseException) -> None:
-        """Tell once; Celery cleans up."""
+        """Tell once; Celery cleans up. A broker that is there and refuses (no memory, read-only) is given time: connecting to it takes none."""
         self.listening.note_away(exc)
         super().on_connection_error_after_connected(exc)
+        if isinstance(exc, self.channel_errors):
+            self.listening.ending.wait(_REFUSED_PAUSE_S)
 
     def _run_due(self) -> None:
         while True:
@@ -483,6 +526,7 @@ def _make_app(config: BrokerConfig, publisher: Publisher, handler: Handler) -> C
         worker_cancel_long_running_tasks_on_connection_loss=True,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        broker_channel_error_retry=True,
     )
 
     def run(run_id: str, placement: int) -> str | None:

@@ -6,6 +6,7 @@
 A trial may write into its working folder as it likes: it never shares a file with the unpacked snapshot.
 """
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -26,6 +27,7 @@ from worker.runtimes.base import WORK, AttemptKey
 SNAPSHOTS_KEPT: Final = 20
 SNAPSHOTS_KEPT_BYTES: Final = 5 * 1024**3
 """Of the unpacked snapshots, the most recently used stay, so many and so much at most."""
+_ROOM_BYTES: Final = 1 << 16
 
 Fetch = Callable[[str, Path, threading.Event], None]
 """Brings the archive of a digest to a path; raises `CalledOff` soon after the event was set."""
@@ -178,6 +180,18 @@ def locked(path: Path, called_off: threading.Event) -> Iterator[None]:
         yield
 
 
+def lack_of_room(folder: Path) -> OSError | None:
+    """Why nothing more can be written there, for a full disk or a quota; None if there is room, if little."""
+    probe = folder / ".room"
+    try:
+        probe.write_bytes(bytes(_ROOM_BYTES))
+    except OSError as error:
+        return error if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
+    finally:
+        probe.unlink(missing_ok=True)
+    return None
+
+
 def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -214,6 +228,7 @@ def _size(folder: Path) -> int:
 
 def _unlock(folder: Path) -> None:
     """Give back the rights that a trial may have taken from its own folders, as some tools do with what they cache."""
+    folder.chmod(0o700)
     for path, names, _ in os.walk(folder):
         for name in names:
             inner = Path(path, name)

@@ -14,6 +14,7 @@ from typing import Final, cast
 import msgspec
 
 from tracking.errors import DatabaseAway, SweepError
+from tracking.failpoints import hit
 from tracking.ids import new_uuid
 from tracking.records import ClaimedRun, Outcome, RenewalAnswer, SessionInfo
 from tracking.settings import Settings
@@ -226,6 +227,8 @@ class Supervisor:
             if time.monotonic() >= renew_at:
                 renew_at = time.monotonic() + self.settings.renew_s
                 self._renew()
+                # However slow Postgres is: between two renewals claims and reports get the connection.
+                renew_at = max(renew_at, time.monotonic() + min(self.settings.watch_s, self.settings.renew_s))
             elif self._should_look():
                 self._look()
         self._let_go(shipping)
@@ -299,7 +302,21 @@ class Supervisor:
         # A machine that never had an engine has nothing to look for there; one whose engine is back has.
         with contextlib.suppress(EngineAway):
             self._engine()
+        if len(self._info.runtimes) < len(self._runtimes):
+            self._offer()
         return list(self._runtimes.values())
+
+    def _offer(self) -> None:
+        """Tell the scheduler of a container engine that came up after this worker had started."""
+        offered = tuple(self._runtimes)
+        try:
+            self.ingest.sessions.offer(self.session_id, offered)
+        except DatabaseAway as error:
+            self._note_away(error)
+            return
+        self._info = msgspec.structs.replace(self._info, runtimes=offered)
+        _log.info("A container engine answers by now: runtimes %s.", ", ".join(offered))
+        self.wake_scheduler()
 
     def holds(self, run_id: str, attempt: int) -> bool:
         """Whether an attempt is in hand here: perhaps about to be claimed, started or tidied away this very moment."""
@@ -314,6 +331,7 @@ class Supervisor:
             self._note_away(error)
             return
         self._note_back()
+        hit("worker.renewed")
         if answer is None:
             self._start_over()
         else:
@@ -322,9 +340,14 @@ class Supervisor:
 
     def _look(self) -> None:
         try:
-            self._reconcile(self.store.sessions.look(self.session_id))
+            answer = self.store.sessions.look(self.session_id)
         except DatabaseAway as error:
             self._note_away(error)
+            return
+        if answer is None:
+            self._start_over()
+        else:
+            self._reconcile(answer)
 
     def _reconcile(self, answer: RenewalAnswer) -> None:
         """Both ways: claim what was placed and never announced, stop what is no longer ours."""
@@ -440,6 +463,9 @@ class Supervisor:
             self._note_away(error)
         except SweepError as error:
             _log.debug("Run %s: output was refused: %s", work.run_id, error)
+        except OSError as error:
+            # Its folder is the trial's to lock; once it has ended it is opened again.
+            _log.debug("Run %s: its output can't be read now: %s", work.run_id, error)
 
     def _current(self) -> list[Work]:
         with self._lock:

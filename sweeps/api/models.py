@@ -6,6 +6,7 @@ from sweeps.api.routing import Body, Routes, Services, Use, parse_body
 from sweeps.api.shapes import SCHEMA, AliasBody, ModelAnswer, ModelEntry, ModelList, RegisterBody, VersionCreated
 from sweeps.api.sizes import size_of
 from sweeps.api.sweeps import best_trial
+from sweeps.bounds import why_outside
 from tracking.errors import InvalidValue
 from tracking.records import RegisteredModel, Run
 
@@ -16,10 +17,13 @@ routes = Routes("models")
 def register_model(services: Use, body: Body) -> VersionCreated:
     """Register a sweep's best trial, or one run, as a new version of a model."""
     asked = parse_body(body, RegisterBody)
+    artifact = asked.get("artifact", "model")
+    if what := why_outside(artifact, "the run's artifacts"):
+        raise InvalidValue(f"Artifact {artifact!r} {what}.", hint="Name it as the run logged it, such as model or checkpoints/best.pt.")
     version = services.store.registry.register(
         asked["model"],
         run=_winner(services, asked),
-        artifact=asked.get("artifact", "model"),
+        artifact=artifact,
         alias=asked.get("alias"),
         description=asked.get("description", ""),
     )

@@ -154,6 +154,7 @@ def best_shape(sweep: Sweep, top: Sequence[Trial]) -> BestAnswer:
         sweep_id=sweep.sweep_id,
         short_id=sweep.short_id,
         name=sweep.name,
+        state=sweep.state,
         metric=sweep.metric_name,
         goal=sweep.metric_goal,
         number=best.number if best else None,

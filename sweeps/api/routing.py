@@ -6,15 +6,19 @@ OpenAPI document, decodes bodies and encodes answers.
 
 import inspect
 import logging
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import Annotated, Any, Final, TypeVar
+from urllib.parse import quote, unquote
 
 import msgspec
 from fastapi import Depends, FastAPI
+from starlette.convertors import PathConvertor, StringConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from sweeps.api import shapes
 from sweeps.api.rights import Right, admit
@@ -40,6 +44,36 @@ class Services:
     snapshots: SnapshotStore
     artifacts: ArtifactStore
     settings: Settings
+
+
+class _Segment(StringConvertor):
+    """One segment of a path as it was sent; a slash within a name is encoded there."""
+
+    def convert(self, value: str) -> str:
+        return unquote(value)
+
+
+class _Segments(PathConvertor):
+    """The same for several: `SWEEP/NUMBER`."""
+
+    def convert(self, value: str) -> str:
+        return unquote(value)
+
+
+register_url_convertor("segment", _Segment())
+register_url_convertor("segments", _Segments())
+
+
+def as_sent(scope: Scope) -> Scope:
+    """A request whose path is matched as it was sent: servers decode it before, and then `ml%2Fflow` would be two segments."""
+    if not scope["path"].startswith(f"{PREFIX}/"):
+        return scope
+    raw = scope.get("raw_path")
+    return {**scope, "path": raw.decode("latin-1") if raw is not None else quote(scope["path"])}
+
+
+def _matched_as_sent(path: str) -> str:
+    return re.sub(r"\{(\w+)(:path)?\}", lambda found: f"{{{found[1]}:{'segments' if found[2] else 'segment'}}}", path)
 
 
 async def _services(request: Request) -> Services:
@@ -131,7 +165,7 @@ class Routes:
         """Add every route to `app`, under the prefix."""
         for each in self.definitions:
             app.add_api_route(
-                PREFIX + each.path,
+                PREFIX + _matched_as_sent(each.path),
                 each.endpoint,
                 methods=[each.method],
                 tags=[self.tag],

@@ -9,7 +9,7 @@ from sweeps.api.rights import Right
 from sweeps.api.routing import Routes, Services, Use, wake
 from sweeps.api.shapes import SCHEMA, LogAnswer, MetricList, RunAnswer
 from sweeps.api.why import stop_requested_at
-from tracking.errors import NotNow
+from tracking.errors import NotFound, NotNow
 from tracking.records import Run
 from tracking.states import RunState
 
@@ -29,6 +29,9 @@ def read_logs(
 ) -> LogAnswer:
     """A piece of one attempt's output, from a byte offset; without `attempt`, of the latest."""
     run = services.store.runs.resolve(ref)
+    if attempt is not None and attempt > run.attempt:
+        has = f"the latest is {run.attempt}" if run.attempt else "none has begun"
+        raise NotFound(f"Run {run.name or run.run_id} has no attempt {attempt}: {has}.", hint=f"`sweep show {run.run_id}` lists them.")
     page = services.store.logs.read(run.run_id, attempt=attempt, stream=stream, offset=offset, limit=limit)
     # A page that is nothing but the beginning of a character is given as it is: its end may never come.
     kept = whole_characters(page.data) or page.data

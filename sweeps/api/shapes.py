@@ -161,6 +161,7 @@ class BestAnswer(TypedDict):
     sweep_id: str
     short_id: str
     name: str
+    state: str
     metric: str | None
     goal: str
     number: int | None
@@ -366,13 +367,33 @@ class WorkerList(TypedDict):
     workers: list[WorkerEntry]
 
 
+class WaitEntry(TypedDict):
+    """Something that is waited for: one word for it (`wait`), the sentence among the reasons, and when it ends at the latest, if that is known."""
+
+    wait: str
+    text: str
+    until: str | None
+
+
+class StoryEntry(TypedDict):
+    """One thing that happened."""
+
+    at: str
+    text: str
+
+
 class WhyAnswer(TypedDict):
-    """Why a sweep or run is where it is, in plain sentences, the most telling first."""
+    """Why a sweep or run is where it is, in plain sentences, the most telling first; then what happened to it, oldest first.
+
+    `state` of a trial that is not there yet is `not proposed`.
+    """
 
     schema: int
     subject: str
     state: str
     reasons: list[str]
+    waits: list[WaitEntry]
+    story: list[StoryEntry]
 
 
 class SnapshotAnswer(TypedDict):

@@ -37,7 +37,9 @@ from sweeps.bounds import NAME_MAX, faults, text_fault
 from sweeps.spec import Submission
 from sweeps.spec_config import SweepConfig
 from sweeps.spec_source import MAX_BYTES
+from sweeps.wording import no_best_text
 from tracking.errors import InvalidValue
+from tracking.failpoints import hit
 from tracking.records import NewSweep, Sweep, Trial
 from tracking.states import FINAL_SWEEP_STATES, SweepState, TrialState
 
@@ -56,11 +58,11 @@ def best_trial(services: Services, sweep: Sweep) -> Trial:
     """The best trial of a sweep.
 
     Raises:
-        NoBestTrial: no trial has finished with a value yet.
+        NoBestTrial: no trial has finished with a value.
     """
     top = services.store.trials.best(sweep.sweep_id)
     if not top:
-        raise NoBestTrial(f"Sweep {sweep.short_id} has no finished trial with a value yet.")
+        raise NoBestTrial(no_best_text(sweep.short_id, sweep.metric_name, is_over=sweep.state in FINAL_SWEEP_STATES))
     return top[0]
 
 
@@ -75,6 +77,7 @@ def submit_sweep(services: Use, body: Body) -> SweepAnswer:
     if asked["code_digest"] is not None:
         require_snapshot(services, asked["code_digest"])
     sweep = services.store.sweeps.submit(checked(asked))
+    hit("server.submitted")
     wake(services)
     return _answer(services, sweep)
 

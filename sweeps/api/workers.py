@@ -1,19 +1,26 @@
 """Workers, reasons for waiting, and what the server knows of its surroundings."""
 
 import os
+from collections.abc import Sequence
+from typing import Final
 
-from sweeps.api.present import now_utc, when, worker_shape
+from sweeps.api.present import iso, now_utc, when, worker_shape
 from sweeps.api.rights import Right
 from sweeps.api.routing import Routes, Services, Use, wake
-from sweeps.api.shapes import SCHEMA, ServerAnswer, WhyAnswer, WorkerAnswer, WorkerList
+from sweeps.api.shapes import SCHEMA, ServerAnswer, StoryEntry, WaitEntry, WhyAnswer, WorkerAnswer, WorkerList
+from sweeps.api.story import Sentence, tell_run, tell_sweep, workers_of
 from sweeps.api.version import program_version
-from sweeps.api.why import why_run, why_sweep
+from sweeps.api.waits import Bounds, Reason, Scene
+from sweeps.api.why import not_proposed, why_run, why_sweep
+from sweeps.wording import names_trial
 from tracking import embedded
 from tracking.errors import DatabaseAway, NotFound
-from tracking.records import Sweep
+from tracking.records import Event, Run, Sweep
 from tracking.settings import Settings
 
 routes = Routes("workers")
+
+_DIGITS_MAX: Final = 10
 
 
 @routes.get("/workers", Right.READ, answers=WorkerList)
@@ -47,9 +54,17 @@ def uncordon_worker(services: Use, ref: str) -> WorkerAnswer:
 
 @routes.get("/why/{ref:path}", Right.READ, answers=WhyAnswer)
 def tell_why(services: Use, ref: str) -> WhyAnswer:
-    """Why a sweep or a run is where it is, in plain sentences."""
-    sweep = None if "/" in ref else _sweep_or_none(services, ref)
-    return _why_run(services, ref) if sweep is None else _why_sweep(services, sweep)
+    """Why a sweep, a trial (`SWEEP/NUMBER`) or a run is where it is, and what happened to it, in plain sentences."""
+    sweep = None if names_trial(ref) else _sweep_or_none(services, ref)
+    if sweep is not None:
+        return _why_sweep(services, sweep)
+    try:
+        run = services.store.runs.resolve(ref)
+    except NotFound:
+        return _why_no_run(services, ref)
+    if run.kind == "sweep":
+        return _why_sweep(services, services.store.sweeps.get(run.run_id))
+    return _why_run(services, run)
 
 
 def _sweep_or_none(services: Services, ref: str) -> Sweep | None:
@@ -59,20 +74,70 @@ def _sweep_or_none(services: Services, ref: str) -> Sweep | None:
         return None
 
 
+def _why_no_run(services: Services, ref: str) -> WhyAnswer:
+    """For a reference that names no run: a trial that is yet to come, or a sweep whose name only looks like one."""
+    named, _, number = ref.rpartition("/")
+    parent = _sweep_or_none(services, named) if names_trial(ref) else None
+    if parent is not None and len(number) < _DIGITS_MAX:
+        return _why_not_there(services, parent, int(number))
+    return _why_sweep(services, services.store.sweeps.get(ref))
+
+
+def _scene(services: Services) -> Scene:
+    store, settings = services.store, services.settings
+    bounds = Bounds(
+        claim_timeout_s=settings.claim_timeout_s,
+        reassign_after_s=settings.reassign_after_s,
+        renew_s=settings.renew_s,
+        stop_grace_s=settings.stop_grace_s,
+        infra_retries=settings.infra_retries,
+        has_broker=settings.broker_url != "none",
+    )
+    return Scene(store.why.surroundings(), store.sessions.workers(), store.why.holdings(), bounds)
+
+
 def _why_sweep(services: Services, sweep: Sweep) -> WhyAnswer:
-    store = services.store
-    events = store.sweeps.events(sweep.sweep_id)
-    reasons = why_sweep(sweep, store.sweeps.counts(sweep.sweep_id), store.sessions.workers(), events)
-    return WhyAnswer(schema=SCHEMA, subject=f"sweep {sweep.short_id}", state=sweep.state, reasons=reasons)
+    reasons, events = _of_sweep(services, sweep)
+    names = services.store.why.worker_names(workers_of(events))
+    return _answer(f"sweep {sweep.short_id}", sweep.state, reasons, tell_sweep(events, names))
 
 
-def _why_run(services: Services, ref: str) -> WhyAnswer:
+def _of_sweep(services: Services, sweep: Sweep) -> tuple[list[Reason], Sequence[Event]]:
+    """Reasons for its state, and what they were read from."""
+    store, sweep_id = services.store, sweep.sweep_id
+    counts, progress, failures = store.sweeps.counts(sweep_id), store.why.progress(sweep_id), store.why.failures(sweep_id)
+    events = store.why.sweep_events(sweep_id)
+    return why_sweep(sweep, counts, progress, failures, events, _scene(services)), events
+
+
+def _why_run(services: Services, run: Run) -> WhyAnswer:
     store = services.store
-    run = store.runs.resolve(ref)
     sweep = store.sweeps.get(run.sweep_id) if run.sweep_id else None
-    reasons = why_run(run, sweep, store.sessions.workers(), store.runs.events(run.run_id), now_utc(), stop_grace_s=services.settings.stop_grace_s)
+    standing = store.why.standing(run.run_id) if run.kind == "managed" else None
+    events = store.why.trial_events(run.run_id, run.sweep_id, run.trial_number)
+    run_ids = {run.run_id, *(event.run_id for event in events if event.run_id)}
+    attempts = {run_id: store.attempts.list(run_id) for run_id in run_ids}
+    reasons = why_run(run, sweep, standing, attempts[run.run_id], events, _scene(services))
+    everything = [attempt for each in attempts.values() for attempt in each]
+    story = tell_run(events, everything, store.why.stays(run_ids), store.why.worker_names(workers_of(events)))
     subject = f"trial {sweep.short_id}/{run.trial_number}" if sweep and run.trial_number is not None else f"run {run.run_id}"
-    return WhyAnswer(schema=SCHEMA, subject=subject, state=run.state, reasons=reasons)
+    return _answer(subject, run.state, reasons, story)
+
+
+def _why_not_there(services: Services, sweep: Sweep, number: int) -> WhyAnswer:
+    reasons = not_proposed(sweep, services.store.sweeps.counts(sweep.sweep_id), number, now_utc())
+    return _answer(f"trial {sweep.short_id}/{number}", "not proposed", [*reasons, *_of_sweep(services, sweep)[0]], [])
+
+
+def _answer(subject: str, state: str, reasons: Sequence[Reason], story: Sequence[Sentence]) -> WhyAnswer:
+    return WhyAnswer(
+        schema=SCHEMA,
+        subject=subject,
+        state=state,
+        reasons=[reason.text for reason in reasons],
+        waits=[WaitEntry(wait=reason.wait, text=reason.text, until=iso(reason.until)) for reason in reasons if reason.wait],
+        story=[StoryEntry(at=when(sentence.at), text=sentence.text) for sentence in story],
+    )
 
 
 @routes.get("/server", Right.READ, answers=ServerAnswer)
@@ -107,6 +172,8 @@ def _database_problem(services: Services) -> str:
 
 def _artifacts_problem(services: Services) -> str:
     folder = services.settings.artifact_folder
-    if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
+    # Made with the first upload: until then what counts is whether it can be.
+    nearest = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
         return ""
     return f"{folder} is not a folder that the server may write to."

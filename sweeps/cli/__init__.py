@@ -42,7 +42,7 @@ MENU: Final[Mapping[str, Mapping[str, Verb]]] = {
         "show": Verb("look:show", "Show one run: parameters, metrics, attempts."),
         "logs": Verb("look:logs", "Print what a run printed."),
         "metrics": Verb("look:metrics", "Show a run's metrics."),
-        "why": Verb("look:why", "Tell why a sweep or run is where it is."),
+        "why": Verb("look:why", "Tell why a sweep, trial or run is where it is, and what happened to it."),
     },
     "Steer": {
         "pause": Verb("steer:pause", "Start no more trials until resumed."),
@@ -88,6 +88,7 @@ class Menu(click.Group):
             return None
         module, _, attribute = verb.target.partition(":")
         command: click.Command = getattr(import_module(f"{__name__}.{module}"), attribute)
+        _let_be_quiet(command)
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
@@ -106,6 +107,19 @@ class Menu(click.Group):
                 formatter.write_dl([(name.ljust(width), verb.summary) for name, verb in section.items()])
 
 
+def _let_be_quiet(command: click.Command) -> None:
+    """Take `--quiet` after the verb too, where people type it."""
+    if not any(parameter.name == "quiet" for parameter in command.params):
+        command.params.append(click.Option(["-q", "--quiet"], is_flag=True, expose_value=False, callback=_be_quiet, help=_QUIET_HELP))
+    for inner in command.commands.values() if isinstance(command, click.Group) else ():
+        _let_be_quiet(inner)
+
+
+def _be_quiet(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.find_root().params["quiet"] = True
+
+
 def _did_you_mean(name: str) -> str:
     from difflib import get_close_matches
 
@@ -121,6 +135,7 @@ def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         ctx.exit()
 
 
+_QUIET_HELP: Final = "Only data and errors: no progress, no hints."
 _HELP: Final = """\
 Run hyperparameter sweeps: every trial once, recorded once.
 
@@ -135,7 +150,7 @@ by its id, short id, name, a unique prefix, or @latest; a trial by SWEEP/NUMBER.
 
 
 @click.group(cls=Menu, help=_HELP, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True)
-@click.option("-q", "--quiet", is_flag=True, help="Only data and errors: no progress, no hints.")
+@click.option("-q", "--quiet", is_flag=True, help=_QUIET_HELP)
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print the release.")
 def sweep(quiet: bool) -> None:
     """Hold what all verbs share."""

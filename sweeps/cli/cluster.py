@@ -13,7 +13,7 @@ import click
 from sweeps.api.shapes import SCHEMA, SweepSummary, WorkerAnswer, WorkerEntry
 from sweeps.cli.connection import connected
 from sweeps.cli.terminal import as_called, bytes_text, clean, confirm, json_option, print_json, print_table, say, yes_option
-from sweeps.client import Client, ServerAway, ServerError
+from sweeps.client import Client, MissingOnServer, ServerAway, ServerError
 from sweeps.wording import counted
 from tracking.errors import SettingError
 from tracking.settings import Settings, load_settings
@@ -195,8 +195,9 @@ class _WorkerGroup(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put `start` before options that are not the group's own."""
-        if not args or (args[0] not in self.commands and args[0] not in ("-h", "--help")):
-            args = ["start", *args]
+        at = next((index for index, word in enumerate(args) if word not in ("-q", "--quiet")), len(args))
+        if at == len(args) or (args[at] not in self.commands and args[at] not in ("-h", "--help")):
+            args = [*args[:at], "start", *args[at:]]
         return super().parse_args(ctx, args)
 
 
@@ -306,9 +307,20 @@ def drain_worker(name: str, *, undo: bool, yes: bool, as_json: bool) -> int:
         if undo:
             entry = client.undrain_worker(name)
             return _tell_worker(entry, f"is not drained any more; it is {entry['state']}", as_json=as_json)
+        _require_worker(client, name)
         confirm(f"Give worker {name} no more runs?", yes=yes)
         entry = client.drain_worker(name)
     return _tell_worker(entry, f"takes no more runs; {len(entry['running'])} still run there", as_json=as_json)
+
+
+def _require_worker(client: Client, ref: str) -> None:
+    """Before a question about a worker: that there is one.
+
+    Raises:
+        MissingOnServer: there is none.
+    """
+    if not any(ref in (each["name"], each["worker_id"]) for each in client.workers(include_gone=True)["workers"]):
+        raise MissingOnServer(f"There is no worker {ref!r}.", hint="`sweep worker ls` lists them.")
 
 
 @worker.command("uncordon")

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -109,6 +110,13 @@ def check_docker() -> Finding:
         return Finding("docker", "WARN", "no engine here: trials with an image can't run on this machine", "Start dockerd if you need containers.")
     if not os.access(socket_path, os.R_OK | os.W_OK):
         return Finding("docker", "WARN", f"{socket_path} may not be used by this user", "Add the user to the group docker, and log in again.")
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(2.0)
+            connection.connect(str(socket_path))
+    except OSError as error:
+        # A daemon that was killed leaves its socket behind.
+        return Finding("docker", "WARN", f"nothing answers at {socket_path} ({error})", "Start dockerd if you need containers.")
     return Finding("docker", "OK", str(socket_path))
 
 

@@ -3,6 +3,7 @@
 Ctrl-C detaches: the sweep goes on without its watcher.
 """
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,10 +23,14 @@ if TYPE_CHECKING:
 
 POLL_S: Final = 0.5
 LINE_EVERY_S: Final = 3.0
+NOTE_AFTER_S: Final = 3.0
+"""How long trials wait for what passes by itself before whoever follows is told."""
 RIDE_OUT_S: Final = 240.0
 """How long a server may be away before following gives up; clients of runs ride out as much."""
 
 _SHOWN_FAILED: Final = 10
+_PASSING: Final = frozenset({"placing", "claim", "scheduler"})
+"""Waits that every sweep has for a moment."""
 
 EXIT_FAILED: Final = 1
 EXIT_NO_SUCCESS: Final = 6
@@ -78,7 +83,7 @@ def follow(client: Client, sweep: SweepAnswer, *, as_json: bool = False) -> Swee
             return _follow_json(looks(look))
         if is_quiet():
             return _last(looks(look))
-        explain = partial(waiting_notes, client)
+        explain = _Patience(partial(waiting_notes, client))
         return _follow_live(look, explain) if is_tty(sys.stderr) else _follow_lines(looks(look), explain)
     except KeyboardInterrupt:
         ref = sweep["short_id"]
@@ -86,16 +91,39 @@ def follow(client: Client, sweep: SweepAnswer, *, as_json: bool = False) -> Swee
         return None
 
 
-def waiting_notes(client: Client, sweep: SweepAnswer) -> list[str]:
-    """Why trials wait although none runs; nothing where that is not so."""
+class _Patience:
+    """Explains what waits, and speaks of what passes by itself only once it has not."""
+
+    def __init__(self, explain: Callable[[SweepAnswer, float], Sequence[str]], clock: Callable[[], float] = time.monotonic) -> None:
+        self._explain = explain
+        self._clock = clock
+        self._since: float | None = None
+
+    def __call__(self, sweep: SweepAnswer) -> Sequence[str]:
+        if not _only_waits(sweep):
+            self._since = None
+            return []
+        now = self._clock()
+        self._since = now if self._since is None else self._since
+        return self._explain(sweep, now - self._since)
+
+
+def _only_waits(sweep: SweepAnswer) -> bool:
+    """Whether trials wait although none runs."""
     counts = sweep["counts"]
-    if counts["running"] or not counts["queued"] + counts["placed"] or sweep["state"] in FINAL_STATES:
+    return not counts["running"] and bool(counts["queued"] + counts["placed"]) and sweep["state"] not in FINAL_STATES
+
+
+def waiting_notes(client: Client, sweep: SweepAnswer, waited_s: float = math.inf) -> list[str]:
+    """Why trials wait although none runs; nothing where that is not so, or may pass any moment."""
+    if not _only_waits(sweep):
         return []
     try:
-        reasons = client.why(sweep["sweep_id"])["reasons"]
+        answer = client.why(sweep["sweep_id"])
     except ServerAway:
         return []  # whoever follows finds that out with the next look
-    return [f"waits: {as_called(clean(reason))}" for reason in reasons[:1]]
+    passing = {wait["text"] for wait in answer["waits"] if wait["wait"] in _PASSING} if waited_s < NOTE_AFTER_S else set()
+    return [f"waits: {as_called(clean(reason))}" for reason in answer["reasons"][:1] if reason not in passing]
 
 
 def _last(seen: Iterator[SweepAnswer]) -> SweepAnswer:
@@ -174,7 +202,7 @@ def last_failures(client: Client, sweep: SweepAnswer) -> list[TrialAnswer]:
 
 
 def exit_status(sweep: SweepAnswer) -> int:
-    """Of a command that saw a sweep to its end."""
+    """Of a command that saw a sweep to its end: no successful trial comes before how it ended."""
     if not sweep["counts"]["finished"]:
         return EXIT_NO_SUCCESS
     return 0 if sweep["state"] == "finished" else EXIT_FAILED

@@ -12,7 +12,7 @@ import click
 from sweeps.api.shapes import BestAnswer, LogAnswer, RunAnswer, SweepAnswer, TrialAnswer
 from sweeps.cli.connection import connected
 from sweeps.cli.follow import EXIT_NO_SUCCESS, POLL_S, last_failures, waiting_notes
-from sweeps.cli.picture import failure_lines, progress_text, status_lines
+from sweeps.cli.picture import FINAL_STATES, failure_lines, progress_text, status_lines
 from sweeps.cli.terminal import (
     as_called,
     clean,
@@ -27,6 +27,8 @@ from sweeps.cli.terminal import (
     short,
 )
 from sweeps.client import Client, MissingOnServer
+from sweeps.wording import listed, no_best_text
+from tracking.errors import InvalidValue
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 SWEEP_STATES: Final = ("active", "paused", "stopping", "finished", "failed", "cancelled")
@@ -155,7 +157,8 @@ def best(sweep: str, *, top: int, form: str, as_json: bool) -> int:
     if as_json or form == "json":
         print_json(answer)
     elif not answer["top"]:
-        say(f"Sweep {answer['short_id']} has no finished trial with a value yet: `sweep status {answer['short_id']}`.")
+        told = no_best_text(answer["short_id"], answer["metric"], is_over=answer["state"] in FINAL_STATES)
+        say(f"{told} `sweep trials {answer['short_id']}` lists its trials.")
     elif form == "table":
         _print_best(answer)
     else:
@@ -179,12 +182,20 @@ def as_arguments(params: Mapping[str, Any]) -> str:
 
 
 def as_environment(params: Mapping[str, Any]) -> str:
-    """`LR=0.01`, a line each, quoted for a shell."""
-    lines = []
-    for name, value in params.items():
+    """`LR=0.01`, a line each, quoted for a shell.
+
+    Raises:
+        InvalidValue: two parameters would be one variable.
+    """
+    named: dict[str, str] = {}
+    for name in params:
         variable = "".join(char if char.isascii() and char.isalnum() else "_" for char in name.upper())
-        lines.append(f"{'_' if variable[:1].isdigit() else ''}{variable}={shlex.quote(str(value))}")
-    return "\n".join(lines)
+        variable = f"_{variable}" if variable[:1].isdigit() else variable
+        if (other := named.setdefault(variable, name)) != name:
+            raise InvalidValue(
+                f"Parameters {other!r} and {name!r} would both be the variable {variable}.", hint="--format args and --format json keep the names."
+            )
+    return "\n".join(f"{variable}={shlex.quote(str(params[name]))}" for variable, name in named.items())
 
 
 @click.command()
@@ -375,23 +386,31 @@ def _say_no_output(client: Client, run_id: str) -> None:
 def metrics(run: str, *, key: str | None, as_json: bool) -> int:
     """Show a run's metrics."""
     with connected() as client:
-        answer = client.metrics(run_named(client, run, "metrics")["run_id"], key=key)
+        found = run_named(client, run, "metrics")
+        answer = client.metrics(found["run_id"], key=key)
+        if key and not answer["metrics"]:
+            has = listed([repr(metric["key"]) for metric in found["metrics"]], most=20)
+            raise MissingOnServer(f"The run has no metric {key!r}: it has logged {has or 'none'}.")
     if as_json:
         print_json(answer)
         return 0
     rows = [(m["key"], m["step"], m["value"] if not is_terminal() else short(m["value"]), m["time_ms"]) for m in answer["metrics"]]
     if not rows:
-        say(f"The run has no metric {key!r}." if key else "The run has logged no metrics.")
+        say("The run has logged no metrics.")
         return 0
     print_table(("METRIC", "STEP", "VALUE", "TIME (ms)"), rows)
     return 0
 
 
 @click.command()
-@click.argument("ref", metavar="SWEEP|RUN", default="@latest")
+@click.argument("ref", metavar="[SWEEP|TRIAL|RUN]", default="@latest")
 @json_option
 def why(ref: str, *, as_json: bool) -> int:
-    """Tell why a sweep or run is where it is."""
+    """Tell why a sweep, trial or run is where it is, and what happened to it.
+
+    First come the reasons, above all what it waits for and until when; then its story, oldest first: of a trial
+    every move, of a sweep its own moves and what went wrong. Times are UTC.
+    """
     with connected() as client:
         answer = client.why(ref)
     if as_json:
@@ -400,4 +419,13 @@ def why(ref: str, *, as_json: bool) -> int:
     click.echo(f"{answer['subject']} is {answer['state']}.")
     for reason in answer["reasons"]:
         click.echo(f"  {clean(as_called(reason))}")
+    if answer["story"]:
+        click.echo("story")
+    day = ""
+    for entry in answer["story"]:
+        date, _, time_of_day = entry["at"].partition("T")
+        if date != day:
+            click.echo(f"  {date}")
+            day = date
+        click.echo(f"  {time_of_day[:8]}  {clean(entry['text'])}")
     return 0

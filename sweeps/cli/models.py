@@ -1,5 +1,7 @@
 """Verbs of the registry: register, models."""
 
+from functools import partial
+
 import click
 
 from sweeps.api.shapes import ModelAnswer, RegisterBody, VersionCreated
@@ -7,6 +9,7 @@ from sweeps.cli.connection import connected
 from sweeps.cli.picture import version_line
 from sweeps.cli.terminal import bytes_text, clean, is_terminal, json_option, params_text, print_json, print_table, say, short
 from sweeps.client import Client, MissingOnServer
+from sweeps.wording import names_trial
 
 
 @click.command()
@@ -28,13 +31,15 @@ def register(ref: str, *, model: str, alias: str | None, artifact: str, descript
         twin = _twin(client, version)
     if twin is not None:
         say(f"Version {twin} of {clean(version['name'])} is of the same run and artifact; this made another one.")
+    size = version["size_bytes"]
     if as_json:
         print_json(version)
-        return 0
-    size = f", artifact {clean(artifact)} ({bytes_text(version['size_bytes'])})" if version["size_bytes"] is not None else ""
-    click.echo(f"Registered {version_line(version)}{size}")
-    if version["size_bytes"] is None:
-        say(f"The run logged no artifact {clean(artifact)!r}: the version holds parameters and lineage only.")
+    else:
+        what = f", artifact {clean(artifact)} ({bytes_text(size)})" if size is not None else ""
+        click.echo(f"Registered {version_line(version)}{what}")
+    if size is None:
+        # Said with --quiet too: whoever serves this version finds nothing to load.
+        click.echo(f"warning: The run logged no artifact {clean(artifact)!r}: the version holds parameters and lineage only.", err=True)
     return 0
 
 
@@ -48,16 +53,24 @@ def _twin(client: Client, version: VersionCreated) -> int | None:
 
 
 def _origin(client: Client, ref: str) -> RegisterBody:
-    """`ref` as a sweep, or as a run if no sweep is named so."""
-    if "/" in ref:
-        return {"run": ref}  # type: ignore[typeddict-item]  # a part of the body
+    """`ref` as a sweep, or as a run if no sweep is named so; SWEEP/NUMBER is a run first."""
+    lookups = [partial(_as_sweep, client, ref), partial(_as_run, client, ref)]
+    first, second = reversed(lookups) if names_trial(ref) else lookups
     try:
-        return {"sweep": client.sweep(ref)["sweep_id"]}  # type: ignore[typeddict-item]  # a part of the body
+        return first()
     except MissingOnServer as error:
         try:
-            return {"run": client.run(ref)["run_id"]}  # type: ignore[typeddict-item]  # a part of the body
+            return second()
         except MissingOnServer:
             raise error from None
+
+
+def _as_sweep(client: Client, ref: str) -> RegisterBody:
+    return {"sweep": client.sweep(ref)["sweep_id"]}  # type: ignore[typeddict-item]  # a part of the body
+
+
+def _as_run(client: Client, ref: str) -> RegisterBody:
+    return {"run": client.run(ref)["run_id"]}  # type: ignore[typeddict-item]  # a part of the body
 
 
 @click.group()
@@ -115,8 +128,9 @@ def _print_model(model: ModelAnswer) -> None:
             version["sweep_id"],
             version["run_id"],
             version["source"] or None,
+            bytes_text(version["size_bytes"]) if version["size_bytes"] is not None else "no artifact",
             params_text(version["params"], exact=exact) or None,
         )
         for version in model["versions"]
     ]
-    print_table(("VERSION", "ALIASES", "VALUE", "TRIAL", "SWEEP", "RUN", "SOURCE", "PARAMS"), rows)
+    print_table(("VERSION", "ALIASES", "VALUE", "TRIAL", "SWEEP", "RUN", "SOURCE", "SIZE", "PARAMS"), rows)

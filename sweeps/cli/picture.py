@@ -126,16 +126,17 @@ def failure_lines(sweep: SweepSummary, failed: list[TrialAnswer]) -> list[str]:
 
 
 def version_line(version: VersionEntry) -> str:
-    """`registered wine v3 (alias champion) from trial 31, rmse 0.7586`."""
+    """`wine v3 (alias champion) from trial 31, rmse 0.7586`, and that there is no artifact, if so."""
     aliases = f" (alias {', '.join(version['aliases'])})" if version["aliases"] else ""
     origin = f" from trial {version['trial_number']}" if version["trial_number"] is not None else ""
     value = f", {version['metric']} {short(version['value'])}" if version["metric"] and version["value"] is not None else ""
-    return f"{clean(version['name'])} v{version['version']}{aliases}{origin}{value}"
+    lack = ", without an artifact" if version["size_bytes"] is None else ""
+    return f"{clean(version['name'])} v{version['version']}{aliases}{origin}{value}{lack}"
 
 
 def ending_lines(sweep: SweepAnswer, failed: list[TrialAnswer]) -> list[str]:
     """The end of a sweep: how it ended, the best trial with its parameters, the registered winner."""
-    why = f" ({clean(sweep['detail'] or sweep['cause'] or '')})" if sweep["state"] != "finished" else ""
+    why = f" ({clean(sweep['detail'] or sweep['cause'] or '').rstrip('.')})" if sweep["state"] != "finished" else ""
     head = f"{sweep['state'].capitalize()}{why}: {clean(sweep['name'])} ({sweep['short_id']}) in {duration_text(sweep['elapsed_s'])}"
     lines = [head, counts_text(sweep), *failure_lines(sweep, failed)]
     best = sweep["best"]

@@ -1,6 +1,7 @@
 """Verbs that change the course of a sweep, and `wait`: pause, resume, stop, cancel."""
 
 import time
+from contextlib import suppress
 
 import click
 
@@ -9,7 +10,8 @@ from sweeps.cli.connection import connected
 from sweeps.cli.follow import EXIT_INTERRUPTED, EXIT_NO_SUCCESS, EXIT_TIMED_OUT, exit_status, looks
 from sweeps.cli.picture import FINAL_STATES, counts_text
 from sweeps.cli.terminal import clean, confirm, json_option, print_json, say, yes_option
-from sweeps.client import Client
+from sweeps.client import Client, MissingOnServer
+from sweeps.wording import names_trial
 
 _PAST = {"pause": "is paused", "resume": "goes on", "stop": "is stopping", "cancel": "is cancelled"}
 _ALREADY = {"pause": ("paused", "is already paused"), "resume": ("active", "is not paused"), "stop": ("stopping", "is already stopping")}
@@ -59,17 +61,28 @@ def cancel(ref: str, *, yes: bool, as_json: bool) -> int:
     Cancelling what has already ended changes nothing.
     """
     with connected() as client:
-        if "/" in ref or _is_run_id(client, ref):
-            return _cancel_run(client, ref, yes=yes, as_json=as_json)
+        run = _run_named(client, ref)
+        if run is not None:
+            return _cancel_run(client, run, yes=yes, as_json=as_json)
         return _steer(client, ref, "cancel", as_json=as_json, ask="Cancel it? Its running trials are stopped.", yes=yes)
 
 
-def _is_run_id(client: Client, ref: str) -> bool:
-    """Whether `ref` is the whole id of a run that is no sweep; anything shorter means a sweep."""
-    if len(ref) != 32:
-        return False
-    answer = client.why(ref)
-    return answer["subject"].split(" ", 1)[0] != "sweep"
+def _run_named(client: Client, ref: str) -> RunAnswer | None:
+    """The run, if `ref` is SWEEP/NUMBER or the whole id of a run that is no sweep; anything else means a sweep.
+
+    Raises:
+        MissingOnServer: it is SWEEP/NUMBER, and neither a trial nor a sweep is named so.
+    """
+    if not names_trial(ref) and len(ref) != 32:
+        return None
+    try:
+        run = client.run(ref)
+    except MissingOnServer as error:
+        with suppress(MissingOnServer):
+            client.sweep(ref)
+            return None
+        raise error from None
+    return None if run["kind"] == "sweep" else run
 
 
 def _steer(client: Client, ref: str, move: str, *, as_json: bool, ask: str = "", yes: bool = True) -> int:
@@ -89,8 +102,7 @@ def _steer(client: Client, ref: str, move: str, *, as_json: bool, ask: str = "",
     return 0
 
 
-def _cancel_run(client: Client, ref: str, *, yes: bool, as_json: bool) -> int:
-    run: RunAnswer = client.run(ref)
+def _cancel_run(client: Client, run: RunAnswer, *, yes: bool, as_json: bool) -> int:
     if run["ended_at"] is not None:
         say(f"Run {run['run_id']} has already ended: {run['state']}. Nothing was changed.")
     else:
@@ -110,7 +122,7 @@ def _cancel_run(client: Client, ref: str, *, yes: bool, as_json: bool) -> int:
 def wait(sweep: str, *, timeout_s: float | None, goal: str, as_json: bool) -> int:
     """Wait until a sweep has ended.
 
-    Exit status 0 if it finished with a successful trial, 6 if it ended without one, 1 if it failed or was cancelled.
+    Exit status 6 if it ended without a successful trial, however that came; else 1 if it failed or was cancelled; else 0.
     """
     with connected() as client:
         sweep_id = client.sweep(sweep)["sweep_id"]

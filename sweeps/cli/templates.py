@@ -41,6 +41,7 @@ limits:
   parallel: 2                       # at a time
   # trial_time: 1h
 # resources: {cpus: 2, memory: 4g}  # of one trial; image: "img:tag" runs it in a container
+# retry: {max: 2, on: [out_of_memory, exit_75]}   # more attempts when your code fails; faults of the machinery are tried again anyway
 # register: {model: my-model, artifact: model, alias: candidate}   # the winner, when the sweep has ended
 """
 

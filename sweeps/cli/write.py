@@ -4,7 +4,6 @@ import getpass
 import shlex
 import shutil
 import sys
-import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -16,12 +15,14 @@ from sweeps.cli.connection import connected
 from sweeps.cli.follow import EXIT_INTERRUPTED, exit_status, follow, last_failures
 from sweeps.cli.picture import ending_lines, next_lines
 from sweeps.cli.terminal import bytes_text, clean, duration_text, json_option, print_json, program, say
+from sweeps.cli.unanswered import remembered
 from sweeps.client import Client
 from sweeps.wording import counted
 from tracking.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from sweeps.spec import Submission
+    from tracking.records import Retry
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _SHOWN_COMMANDS: Final = 3
@@ -29,10 +30,21 @@ _SHOWN_VALUES: Final = 12
 _FILE_NAME: Final = "sweep.yaml"
 
 
+class _NamedPath(click.Path):
+    """A path that is not empty, as an unset shell variable is: that would be the current folder."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("The name is empty; '.' is the current folder.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def _spec_options(function: _F) -> _F:
     for option in reversed(
         (
-            click.argument("file", type=click.Path(path_type=Path), metavar="FILE"),
+            click.argument("file", type=_NamedPath(path_type=Path), metavar="FILE"),
             click.option("-P", "--param", "params", multiple=True, metavar="NAME=VALUE", help="A parameter of a FOLDER without a sweep file; may be repeated."),
             click.option("--name", help="Name of the sweep, instead of the file's."),
             click.option("--trials", type=click.IntRange(min=1), metavar="N", help="How many trials, instead of the file's limit."),
@@ -65,6 +77,9 @@ def _named(params: tuple[str, ...]) -> dict[str, str]:
     pairs = [param.partition("=") for param in params]
     if wrong := [name + sign for name, sign, _ in pairs if not sign or not name]:
         raise click.BadParameter(f"{wrong[0]!r} is not NAME=VALUE.", param_hint="-P")
+    names = [name for name, _, _ in pairs]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise click.BadParameter(f"{twice!r} is given twice; several values are a search, which takes a sweep file.", param_hint="-P")
     return {name: value for name, _, value in pairs}
 
 
@@ -110,6 +125,7 @@ def _plan(submission: "Submission") -> dict[str, Any]:
         "trials": config.trials_max,
         "parallel": config.limits.parallel,
         "queue": config.queue,
+        "attempts_max": 1 + (config.retry.n_max if _retried_ends(config.retry) else 0),
         "grid_size": grid_size,
         "parameters": msgspec.to_builtins(config.parameters),
         "commands": [list(argv) for argv in _first_commands(submission)],
@@ -143,10 +159,31 @@ def _print_plan(submission: "Submission") -> None:
     click.echo("first commands:")
     for argv in plan["commands"]:
         click.echo(f"  {clean(shlex.join(argv))}")
-    limits = submission.config.limits
+    limits, retry = submission.config.limits, submission.config.retry
+    if retry.n_max:
+        click.echo(_retry_text(retry))
     if limits.trial_time_s and plan["trials"]:
         at_once = limits.parallel or 1
-        click.echo(f"at worst: {duration_text(limits.trial_time_s * -(-plan['trials'] // at_once))} with {at_once} at a time")
+        attempts = f", {counted(plan['attempts_max'], 'attempt')} each" if plan["attempts_max"] > 1 else ""
+        worst_s = limits.trial_time_s * -(-plan["trials"] // at_once) * plan["attempts_max"]
+        click.echo(f"at worst: {duration_text(worst_s)} with {at_once} at a time{attempts}")
+
+
+def _retried_ends(retry: "Retry") -> list[str]:
+    """The failures of one's own code that are tried again; what the machinery does wrong is tried again in any case."""
+    from tracking.states import MACHINERY_CAUSES
+
+    return [end for end in retry.on if retry.n_max and end not in MACHINERY_CAUSES]
+
+
+def _retry_text(retry: "Retry") -> str:
+    """`retry: up to 2 more attempts after exit_status, exit_75; waits 1s, doubling up to 1m00s`."""
+    ends = _retried_ends(retry)
+    if not ends:
+        return "retry: no failure of your code; 'on' names faults of the machinery only, which have a budget of their own"
+    waits = f"waits {duration_text(retry.delay_s)}, doubling up to {duration_text(retry.delay_max_s)}"
+    own = "; faults of the machinery have a budget of their own" if len(ends) < len(retry.on) else ""
+    return f"retry: up to {counted(retry.n_max, 'more attempt')} after {', '.join(ends)}; {waits}{own}"
 
 
 def _abbreviated(value: Any) -> str:
@@ -202,10 +239,11 @@ def send(client: Client, submission: "Submission", settings: Settings) -> SweepA
         config=submission.config.to_builtins(),
         source=submission.source,
         code_digest=digest,
-        submission_id=uuid.uuid4().hex,
+        submission_id="",
         user_name=_user_name(),
     )
-    sweep = client.submit(body)
+    with remembered(settings.home, client.url, body) as submission_id:
+        sweep = client.submit({**body, "submission_id": submission_id})
     if submission.config.trials_max is None and not submission.config.limits.time_s:
         say(f"No limit is set: it runs until you stop it, with `sweep stop {sweep['short_id']}`.")
     return sweep
@@ -266,7 +304,8 @@ def run(file: Path, *, params: tuple[str, ...], as_json: bool, **overrides: Any)
 
     A folder with an MLproject and no sweep file is run once, with the parameters given by -P.
     One table, redrawn in place: counts, best so far, running trials. Ctrl-C detaches, the sweep goes on. Exit status 6
-    if no trial succeeded. With --json, one object a line at each change.
+    if no trial succeeded, however it ended; else 1 if it failed or was cancelled; else 0. With --json, one object a line
+    at each change.
     """
     settings = load_settings()
     submission = _load(file, params, overrides)

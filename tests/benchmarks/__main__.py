@@ -15,6 +15,7 @@ BENCHMARKS: Final = {
     "startup": "how soon the command line answers",
     "first": "how soon the first trial runs where nothing runs yet",
     "idle": "what an idle cluster costs",
+    "recovery": "how soon work goes on after something is lost",
 }
 
 

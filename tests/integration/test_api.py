@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from fastapi.routing import APIRoute
-from sqlalchemy import event
 
 from sweeps.api.rights import Right, right_of
 from sweeps.api.routing import Services
@@ -36,6 +36,7 @@ from tracking.records import MetricPoint
 from tracking.settings import Settings
 from tracking.snapshots import Snapshot, SnapshotStore, pack
 from tracking.store import Store, open_store
+from tracking.store.database import Transaction
 
 SNAPSHOT_MAX_BYTES = 100_000
 
@@ -252,6 +253,42 @@ def test_sweep_is_found_by_its_names(client: Client, body: SubmitBody) -> None:
         client.sweep("nobody")
 
 
+@pytest.mark.parametrize("name", ["ml/flow", "/abs//twice/", "a%2Fb", "100% ü?#", "wine/trials", "wine/7"])
+def test_sweep_is_found_by_a_name_that_urls_can_not_hold(client: Client, hands: Hands, name: str) -> None:
+    """Every call takes it; its trials are behind one more slash."""
+    sweep = hands.sweep(2, name=name)
+    answers = (client.sweep(name), client.trials(name), client.best(name), client.steer(name, "pause"))
+    assert {answer["sweep_id"] for answer in answers} == {sweep.sweep_id}
+    assert client.events(name)["events"]
+    assert client.why(name)["subject"] == f"sweep {sweep.short_id}"
+    assert client.run(f"{name}/1")["run_id"] == hands.run_id(sweep, 1)
+    assert client.logs(f"{name}/1")["run_id"] == client.metrics(f"{name}/1")["run_id"] == hands.run_id(sweep, 1)
+    assert client.why(f"{name}/1")["subject"] == f"trial {sweep.short_id}/1"
+    assert client.cancel_run(f"{name}/1")["state"] == "cancelled"
+
+
+def test_number_behind_a_slash_is_a_trial_before_it_is_the_end_of_a_name(client: Client, hands: Hands) -> None:
+    """Where both may be named: the trial, there or yet to come; as a sweep it is asked for by its name."""
+    parent, odd = hands.sweep(1, name="deep"), hands.sweep(0, name="deep/0")
+    assert client.why("deep/0")["subject"] == f"trial {parent.short_id}/0"
+    assert client.why("deep/5")["subject"] == f"trial {parent.short_id}/5"
+    assert client.run("deep/0")["run_id"] == hands.run_id(parent)
+    assert client.sweep("deep/0")["sweep_id"] == odd.sweep_id
+    with pytest.raises(MissingOnServer, match="no sweep 'nowhere/3'"):
+        client.why("nowhere/3")
+
+
+def test_logs_of_an_attempt_that_never_was_are_not_found(client: Client, hands: Hands) -> None:
+    """What there is, is named."""
+    sweep = hands.sweep(2)
+    hands.start(sweep)
+    with pytest.raises(MissingOnServer, match="has no attempt 9: the latest is 1"):
+        client.logs(f"{sweep.short_id}/0", attempt=9)
+    with pytest.raises(MissingOnServer, match="has no attempt 1: none has begun"):
+        client.logs(f"{sweep.short_id}/1", attempt=1)
+    assert client.logs(f"{sweep.short_id}/0", attempt=1)["attempt"] == 1
+
+
 def test_sweep_is_steered(client: Client, body: SubmitBody) -> None:
     """Pause, resume and cancel; the same again changes nothing; what can't be is told."""
     ref = client.submit(body)["sweep_id"]
@@ -287,12 +324,12 @@ def test_sweep_answer_costs_the_same_however_many_trials_run(hands: Hands, tmp_p
     held = [hands.start(sweep, 0)]
     hands.log(held[0], "loss", 2.0, 1.5)
     hands.log(held[0], "other", 7.0)
-    with counted_statements(hands.store) as one:
+    with counted_statements() as one:
         answer = get_sweep(services, sweep.sweep_id)
     assert [trial["metric"] and trial["metric"]["value"] for trial in answer["running"]] == [1.5]
     held += [hands.start(sweep, number) for number in (1, 2, 3)]
     hands.log(held[2], "loss", 0.5)
-    with counted_statements(hands.store) as four:
+    with counted_statements() as four:
         answer = get_sweep(services, sweep.sweep_id)
     assert [trial["metric"] and trial["metric"]["value"] for trial in answer["running"]] == [1.5, None, 0.5, None]
     assert len(four) == len(one)
@@ -302,18 +339,18 @@ def test_sweep_answer_costs_the_same_however_many_trials_run(hands: Hands, tmp_p
 
 
 @contextmanager
-def counted_statements(store: Store) -> Iterator[list[str]]:
-    """The statements that a store sends meanwhile."""
+def counted_statements() -> Iterator[list[str]]:
+    """The statements that stores send meanwhile."""
     sent: list[str] = []
 
-    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        sent.append(statement)
+    execute = Transaction._run
 
-    event.listen(store.database.engine, "before_cursor_execute", note)
-    try:
+    def note(self: Transaction, sql: str, params: Any) -> Any:
+        sent.append(sql)
+        return execute(self, sql, params)
+
+    with patch.object(Transaction, "_run", note):
         yield sent
-    finally:
-        event.remove(store.database.engine, "before_cursor_execute", note)
 
 
 def test_trials_come_in_pages(cluster: Cluster, client: Client, hands: Hands) -> None:
@@ -386,6 +423,17 @@ def test_model_versions_are_registered_from_runs(client: Client, module_store: S
         client.register({"model": "wine"})
 
 
+@pytest.mark.parametrize("artifact", ["../../etc", "/etc", "a/../../b", "", "..", "x\0"])
+def test_model_version_is_of_the_runs_own_artifacts(client: Client, module_store: Store, artifact: str) -> None:
+    """A path that leaves them is refused, and nothing is registered."""
+    experiment = module_store.experiments.ensure("api-models")
+    run = module_store.runs.create_external(experiment.experiment_id, name="mine")
+    with pytest.raises(InvalidRequest, match="Artifact"):
+        client.register({"model": "astray", "run": run.run_id, "artifact": artifact})
+    with pytest.raises(MissingOnServer):
+        client.model("astray")
+
+
 def test_attempt_token_opens_nothing_else(cluster: Cluster, body: SubmitBody) -> None:
     """With an attempt's token nothing may be changed as a person does, and a dead one may not even read (I3)."""
     with Client(cluster.url, attempt_token("a" * 32, 1, "secret")) as trial:
@@ -398,8 +446,8 @@ def test_attempt_token_opens_nothing_else(cluster: Cluster, body: SubmitBody) ->
 
 def test_server_tells_of_its_surroundings(client: Client, cluster: Cluster) -> None:
     """What `doctor` asks."""
-    (cluster.folder / "artifacts").mkdir(exist_ok=True)
     server = client.server()
+    # Nothing was uploaded yet: a folder that can be made is none too few.
     assert (server["database_problem"], server["artifacts_problem"]) == ("", "")
     assert server["snapshot_max_bytes"] == SNAPSHOT_MAX_BYTES
 

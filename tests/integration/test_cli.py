@@ -1,12 +1,17 @@
 """The `sweep` command against a whole cluster: server, scheduler and worker."""
 
 import json
+import socket
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from sweeps.cli.doctor import check_docker
 from tests.support.cluster import Cluster
+from tests.support.services import wait_until
 
 SCRIPT = """\
 import argparse, sys, time
@@ -102,6 +107,30 @@ def test_cli_run_exits_6_when_no_trial_succeeds(cluster: Cluster, project: Path)
     assert cluster.sweep("best", project.name, status=6).stdout == ""
 
 
+def test_cli_tries_failed_code_again_and_tells_the_story(cluster: Cluster, project: Path) -> None:
+    """A script that exits by 75 the first time runs again after its wait, as the file says; `sweep why` tells when it waits, and afterwards all of it."""
+    seen = project / "seen"
+    (project / "train.py").write_text(
+        f"import pathlib, sys\nseen = pathlib.Path({str(seen)!r})\nif not seen.exists():\n    seen.touch()\n    sys.exit(75)\nprint('step=0 loss=1')\n"
+    )
+    write_sweep(project, "x: {values: [1]}", "retry: {max: 1, on: [exit_75], delay: 8s}\n")
+    ref = cluster.sweep_json("submit", "sweep.yaml", cwd=project)["short_id"]
+    waits: list[Any] = []
+
+    def backs_off() -> bool:
+        waits[:] = [wait for wait in cluster.sweep_json("why", f"{ref}/0")["waits"] if wait["wait"] == "back_off"]
+        return bool(waits)
+
+    wait_until(backs_off, "the run backs off")
+    (wait,) = waits
+    assert "It failed (exit_75); attempt 2 follows. The file's retry 1 of 1." in wait["text"]
+    assert wait["until"] is not None
+    assert cluster.sweep_json("wait", ref, "--timeout", "90")["counts"]["finished"] == 1
+    told = cluster.sweep("why", f"{ref}/0").stdout
+    order = ["was proposed", "attempt 1 began", "Attempt 1 failed on", "not before", "attempt 2 began", "Attempt 2 succeeded", "the search was told"]
+    assert sorted(order, key=told.index) == order
+
+
 def test_cli_runs_a_folder_with_an_mlproject_once(cluster: Cluster, project: Path) -> None:
     """Without a sweep file there is one run, with the parameters of the command line."""
     (project / "MLproject").write_text("entry_points:\n  main:\n    parameters: {x: float}\n    command: python train.py --x {x}\n")
@@ -123,6 +152,19 @@ def test_cli_cancels_what_runs(cluster: Cluster, project: Path) -> None:
     trials = cluster.sweep_json("trials", ref)["trials"]
     assert {trial["state"] for trial in trials} <= {"cancelled"}
     assert "already ended: cancelled" in cluster.sweep("cancel", ref, "--yes").stderr
+
+
+def test_doctor_is_not_taken_in_by_the_socket_of_an_engine_that_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file stays, and nobody listens."""
+    path = tmp_path / "docker.sock"
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
+    assert check_docker().verdict == "WARN"
+    with closing(socket.socket(socket.AF_UNIX)) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        assert check_docker().verdict == "OK"
+    found = check_docker()
+    assert (found.verdict, "nothing answers" in found.message) == ("WARN", True)
 
 
 def test_cli_doctor_finds_a_well_cluster(cluster: Cluster) -> None:

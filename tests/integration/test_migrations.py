@@ -15,7 +15,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.exc import IntegrityError
 
 import tracking.migrations
-from tests.support.record import Hands, both
+from tests.support.record import NOT_LAUNCHED, Hands, both
 from tracking.errors import SchemaOutdated
 from tracking.ids import new_uuid
 from tracking.migrations import HEAD
@@ -45,8 +45,8 @@ def opened(url: str) -> Iterator[Database]:
 
 def everything(url: str) -> list[tuple[Any, ...]]:
     """All tables, columns, indexes and constraints of a database, but for Alembic's own."""
-    with opened(url) as database, database.transaction() as tx:
-        return [tuple(row) for row in tx.rows(EVERYTHING) if not row[1].startswith("alembic")]
+    with opened(url) as database, database.engine.connect() as connection:
+        return [tuple(row) for row in connection.exec_driver_sql(EVERYTHING) if not row[1].startswith("alembic")]
 
 
 def test_migrations_head_is_the_newest_revision() -> None:
@@ -106,7 +106,7 @@ def test_schema_empty_is_outdated(empty_database_url: str) -> None:
     """A database without any schema: refused, with what to do."""
     with opened(empty_database_url) as database:
         assert schema_version(database) is None
-    with pytest.raises(SchemaOutdated, match=f"is at nothing, this program needs {HEAD}") as refused:
+    with pytest.raises(SchemaOutdated, match=f"^The database is empty; this program needs schema {HEAD}") as refused:
         open_store(empty_database_url)
     assert "sweep db upgrade" in refused.value.hint
 
@@ -204,14 +204,32 @@ def test_audit_page_runs_as_it_is_printed(hands: Hands) -> None:
     hands.log(held, "loss", 0.25)
     hands.finish(held)
     hands.store.trials.conclude(hands.epoch, sweep.sweep_id)
-    text = "".join(re.findall(r"```sql\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL))
-    values = {"sweep_id": sweep.sweep_id, "run_id": held.run_id}
-    statements = re.sub(r":'(\w+)'", lambda name: f"'{values[name[1]]}'", text).split(";")[:-1]
-    gaps, doubled, causes, life = (hands.sql(statement) for statement in statements)
+    gaps, doubled, budgets, causes, life = documented_answers(hands, sweep.sweep_id, held.run_id)
     assert [tuple(row) for row in gaps] == [(1, 0, 0, 1, 0)]
     assert not doubled
+    assert not budgets
     assert [tuple(row) for row in causes] == [("completed", 1)]
     assert [row.event for row in life] == ["queue", "place", "claim", "succeed", "finish", "finish"]
+
+
+def documented_answers(hands: Hands, sweep_id: str, run_id: str) -> list[Any]:
+    """What each statement of docs/audit.md answers."""
+    text = "".join(re.findall(r"```sql\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL))
+    values = {"sweep_id": sweep_id, "run_id": run_id}
+    statements = re.sub(r":'(\w+)'", lambda name: f"'{values[name[1]]}'", text).split(";")[:-1]
+    return [hands.sql(statement) for statement in statements]
+
+
+def test_audit_page_counts_retries_by_requeues(hands: Hands) -> None:
+    """A retry is paid for when it is granted: one whose run was dropped before its next claim has no attempt (I6)."""
+    sweep, worker = hands.sweep(2, name=new_uuid()), hands.worker()
+    hands.finish(hands.retry(hands.start(sweep, 0, worker), worker))
+    dropped = hands.start(sweep, 1, worker)
+    hands.finish(dropped, NOT_LAUNCHED)
+    assert hands.store.queue.requeue(hands.epoch, hands.due(dropped.run_id), delay_s=60, machinery=True, detail="again")
+    assert hands.store.queue.request_cancel(dropped.run_id)
+    budgets = documented_answers(hands, sweep.sweep_id, dropped.run_id)[2]
+    assert sorted(tuple(row) for row in budgets) == [(0, 2, 1, 0, 1), (1, 1, 1, 0, 1)]
 
 
 def test_audit_views_tell_the_whole_story_of_a_trial(hands: Hands) -> None:
@@ -225,6 +243,7 @@ def test_audit_views_tell_the_whole_story_of_a_trial(hands: Hands) -> None:
     (trial,) = hands.sql("SELECT * FROM audit_trials WHERE sweep_id = %(id)s", id=sweep.sweep_id)
     assert (trial.sweep_name, trial.trial_number, trial.generation, trial.state, trial.cause) == (sweep.name, 0, 0, "finished", "completed")
     assert (trial.value, trial.told_seq, trial.run_state, trial.n_attempts) == (0.25, 1, "finished", 2)
+    assert (trial.machinery_faults, trial.user_retries) == (1, 0)
     attempts = hands.sql("SELECT * FROM audit_attempts WHERE sweep_id = %(id)s ORDER BY attempt", id=sweep.sweep_id)
     assert [(a.attempt, a.placement, a.state, a.cause) for a in attempts] == [(1, 1, "failed", "launch"), (2, 2, "succeeded", "completed")]
     assert (attempts[1].worker_name, attempts[1].session_id, attempts[1].exit_status) == (worker.name, worker.session_id, 0)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -123,6 +124,21 @@ def test_process_runs_go_on_when_launcher_dies(runtime: ProcessRuntime, tmp_path
     assert handle.wait(0.05) is None
     handle.stop("cancel")
     assert outcome_of(finish(handle)).cause == Cause.CANCELLED
+
+
+@pytest.mark.parametrize("request_line", [b'{"folder": "/nowhere"}\n', b'{"folder": "/now'], ids=["answer unread", "half a request"])
+def test_process_launcher_ends_without_a_word_when_its_worker_is_gone(request_line: bytes) -> None:
+    """Whatever was under way between the two when the worker was killed."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        command = [sys.executable, "-I", "-S", shim.__file__, str(theirs.fileno())]
+        launcher = subprocess.Popen(command, pass_fds=[theirs.fileno()], stderr=subprocess.PIPE)
+    ours.sendall(request_line)
+    if request_line.endswith(b"\n"):
+        assert select.select([ours], [], [], PATIENCE_S)[0], "it did not answer"
+    ours.close()
+    assert launcher.communicate(timeout=PATIENCE_S) == (None, b"")
+    assert launcher.returncode == 0
 
 
 def test_process_is_lost_and_ended_when_its_shim_is_killed(runtime: ProcessRuntime, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
+from unittest.mock import Mock
 
 import msgspec
 import pytest
@@ -333,6 +334,16 @@ def test_scheduler_never_runs_more_than_parallel(stage: Stage, method: dict[str,
     assert most == 3
 
 
+def test_scheduler_tells_of_the_one_failure_that_was_too_many(stage: Stage) -> None:
+    """One is no plural."""
+    sweep, scheduler = stage.submit(GRID, limits={"failures": 1, "parallel": 1}), stage.scheduler()
+    worker = FakeWorker(stage.hands, slots=1)
+    scheduler.tick()
+    worker.work(lambda _: EXITED)
+    scheduler.tick()
+    assert stage.store.sweeps.get(sweep.sweep_id).detail == "1 trial failed; the file allows fewer than 1 (limits.failures)."
+
+
 def test_scheduler_too_many_failures_fail_the_sweep(stage: Stage) -> None:
     """At `limits.failures` the sweep fails, its running trials are stopped, all for that cause; no more are tried."""
     sweep, scheduler = stage.submit(GRID, limits={"failures": 2}), stage.scheduler()
@@ -470,6 +481,48 @@ def test_scheduler_gives_up_when_the_machinery_fails_too_often(stage: Stage) -> 
     stage.check_exact(sweep, 1)
 
 
+def test_scheduler_tries_failed_code_again_as_the_file_says(stage: Stage) -> None:
+    """`retry:` gives further attempts of the same run, after a pause and anywhere; the search and `limits.failures` hear of the end only."""
+    retry = {"max": 2, "on": ["exit_1"], "delay": 100}
+    sweep, scheduler = stage.submit(GRID, run_cap=2, retry=retry, limits={"failures": 2}), stage.scheduler()
+    worker = FakeWorker(stage.hands)
+    scheduler.tick()
+    worker.work(lambda _: EXITED)
+    scheduler.tick()
+    waits = stage.hands.sql("SELECT extract(epoch FROM not_before - now()) AS s FROM runs WHERE sweep_id = %(id)s AND state = 'queued'", id=sweep.sweep_id)
+    assert len(waits) == 2
+    assert all(60 < row.s <= 100 for row in waits)
+    stage.drive(sweep, lambda: scheduler, [worker], lambda held: EXITED if held.claimed.trial_number == 0 or held.attempt == 2 else SUCCEEDED)
+    failed, finished = stage.trials(sweep)
+    assert (failed.state, failed.cause, failed.attempts) == ("failed", "exit_status", 3)
+    assert (finished.state, finished.attempts) == ("finished", 3)
+    stage.check_exact(sweep, 2)
+
+
+def test_scheduler_keeps_the_two_budgets_apart(stage: Stage) -> None:
+    """Faults of the machinery between failures of the code: each kind is forgiven as often as its own budget says (I6)."""
+    sweep, scheduler = stage.submit(GRID, run_cap=1, retry={"max": 1, "on": ["exit_status", "lost", "launch"]}), stage.scheduler(infra_retries=2)
+    script = [NOT_LAUNCHED, EXITED, NOT_LAUNCHED, EXITED, SUCCEEDED]
+    stage.drive(sweep, lambda: scheduler, [FakeWorker(stage.hands)], lambda held: script[held.attempt - 1])
+    (trial,) = stage.trials(sweep)
+    assert (trial.state, trial.cause, trial.attempts) == ("failed", "exit_status", 4)
+    (row,) = stage.hands.sql("SELECT machinery_faults, user_retries FROM audit_trials WHERE sweep_id = %(id)s", id=sweep.sweep_id)
+    assert tuple(row) == (2, 1)
+
+
+def test_scheduler_ends_failed_runs_of_a_sweep_that_stops(stage: Stage) -> None:
+    """A stop lets running trials end: a failure is such an end, whatever `retry:` says."""
+    sweep, scheduler = stage.submit(GRID, run_cap=1, retry={"max": 5}), stage.scheduler()
+    worker = FakeWorker(stage.hands)
+    scheduler.tick()
+    worker.claim()
+    stage.store.sweeps.stop(sweep.sweep_id)
+    worker.end(lambda _: EXITED)
+    scheduler.tick()
+    (trial,) = stage.trials(sweep)
+    assert (trial.state, trial.cause, trial.attempts) == ("failed", "exit_status", 1)
+
+
 def test_scheduler_cordons_a_worker_that_starts_nothing(stage: Stage) -> None:
     """Three different runs in a row: the worker gets nothing more, the sweep goes on elsewhere (I6)."""
     sweep, scheduler = stage.submit(GRID), stage.scheduler()
@@ -520,6 +573,23 @@ def test_scheduler_loses_nobody_after_a_gap_of_its_own(stage: Stage) -> None:
     assert stage.store.sweeps.counts(sweep.sweep_id).running == 2
     worker.end()
     assert [trial.run_state for trial in stage.trials(sweep)] == ["finished"] * 2
+
+
+def test_scheduler_loses_nobody_after_an_outage_that_left_its_own_row_alone(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock, a full disk: it could renew its leadership, workers could not renew their sessions; they speak first (I4)."""
+    sweep, scheduler = stage.submit(GRID, run_cap=2), stage.scheduler()
+    worker = FakeWorker(stage.hands)
+    scheduler.tick()
+    worker.claim()
+    with monkeypatch.context() as patch:
+        patch.setattr(scheduler._reconciler, "judge", Mock(side_effect=DatabaseAway("A table is locked.")))
+        scheduler._tick_safely()
+    stage.hands.change("UPDATE leader SET suspended_until = NULL")
+    stage.hands.change("UPDATE sessions SET renewed_at = now() - interval '1 hour', lease_until = now() - interval '59 minutes'")
+    scheduler._sweep_up_at = 0.0
+    scheduler.tick()
+    assert stage.store.sweeps.counts(sweep.sweep_id).running == 2
+    worker.end()
 
 
 def test_scheduler_places_again_what_nobody_claimed(stage: Stage) -> None:

@@ -8,7 +8,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import msgspec
 from hypothesis import HealthCheck, Phase, settings
@@ -16,11 +16,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from scheduler.retry import Again, Cancelled, decide
+from sweeps.api.routing import Services
+from sweeps.api.workers import tell_why
 from tests.support.record import EXITED, LEASE_S, NOT_LAUNCHED, STOPPED, SUCCEEDED, Hands
+from tracking.artifacts import ArtifactStore
 from tracking.errors import NotAllowed, NotNow
 from tracking.ids import new_secret, new_uuid, token_hash
-from tracking.records import ClaimedRun, MetricPoint, NewTrial, Outcome, SessionInfo
-from tracking.states import ATTEMPT_MOVES, FINAL_RUN_STATES, FINAL_TRIAL_STATES, RUN_MOVES, SWEEP_MOVES, TRIAL_MOVES, SweepEvent
+from tracking.records import ClaimedRun, MetricPoint, NewTrial, Outcome, Retry, SessionInfo
+from tracking.settings import Settings
+from tracking.snapshots import SnapshotStore
+from tracking.states import ATTEMPT_MOVES, FINAL_RUN_STATES, FINAL_TRIAL_STATES, MACHINERY_CAUSES, RUN_MOVES, SWEEP_MOVES, TRIAL_MOVES, SweepEvent
 from tracking.store import Fence
 from tracking.store.attempts import FinishAnswer
 from tracking.store.leader import NotLeader
@@ -94,7 +99,7 @@ class Cluster(RuleBasedStateMachine):
     @initialize(from_=st.sampled_from(["last", "best"]))
     def submit(self, from_: Any) -> None:
         """A sweep and two workers."""
-        self.sweep = self.hands.sweep(0, metric_name="loss", metric_from=from_)
+        self.sweep = self.hands.sweep(0, metric_name="loss", metric_from=from_, retry=Retry(2))
         self.hands.add_trials(self.sweep, range(N_TRIALS))
         self.live: list[SessionInfo] = [self.hands.worker(), self.hands.worker()]
 
@@ -316,10 +321,19 @@ class Cluster(RuleBasedStateMachine):
         """Bring everything to rest and read the history."""
         if not hasattr(self, "sweep"):
             return
+        self._check_reasons()
         self._come_to_rest()
         self._check_trials()
         self._check_attempts()
         self._check_history()
+
+    def _check_reasons(self) -> None:
+        """I5: whatever has happened, a run that has not ended runs, or `sweep why` knows what it waits for."""
+        services = Services(self.store, cast(SnapshotStore, None), cast(ArtifactStore, None), Settings())
+        for trial in self.store.trials.list(self.sweep.sweep_id, states=["open"]):
+            answer = tell_why(services, trial.run_id)
+            assert answer["waits"] or (trial.run_state == "running" and answer["reasons"]), trial
+            assert answer["story"]
 
     def _come_to_rest(self) -> None:
         with contextlib.suppress(NotNow):
@@ -367,6 +381,12 @@ class Cluster(RuleBasedStateMachine):
             assert attempt.attempt == numbers[attempt.run_id]
             assert attempt.state in ("succeeded", "failed", "stopped", "lost")
             assert attempt.attempt == last[attempt.run_id] or attempt.state in ("failed", "lost")
+        # I6: each further attempt was paid for, by the budget of whoever was to blame for the one before.
+        again = self.hands.sql("SELECT run_id, attempt FROM audit_events WHERE sweep_id = %(id)s AND event = 'requeue'", id=self.sweep.sweep_id)
+        paid = Counter((a.run_id, a.cause in MACHINERY_CAUSES) for a in attempts if (a.run_id, a.attempt) in again)
+        assert {(a.run_id, a.attempt) for a in attempts if a.attempt < last[a.run_id]} <= set(again)
+        for trial in self.hands.sql("SELECT * FROM audit_trials WHERE sweep_id = %(id)s", id=self.sweep.sweep_id):
+            assert (trial.machinery_faults, trial.user_retries) == (paid[trial.run_id, True], paid[trial.run_id, False])
         keys = [attempt.placement for attempt in attempts]
         assert len({(attempt.run_id, attempt.placement) for attempt in attempts}) == len(keys)
         recorded = Counter((r.run_id, r.attempt) for r in self.reports if r.answer is FinishAnswer.RECORDED)
@@ -403,7 +423,7 @@ class Cluster(RuleBasedStateMachine):
 
 
 def test_record_holds_whatever_the_cluster_does(hands: Hands) -> None:
-    """I2 and I3 under lost, doubled, delayed and forged messages, lost replies, lost sessions, fail-over and steering by hand."""
+    """I2, I3, I5 and I6 under lost, doubled, delayed and forged messages, lost replies, lost sessions, fail-over and steering by hand."""
     run_state_machine_as_test(
         lambda: Cluster(hands),  # type: ignore[arg-type]  # it takes whatever makes one
         settings=settings(

@@ -9,7 +9,7 @@ import pytest
 from tests.support.record import EXITED, NOT_LAUNCHED, Hands, both
 from tracking.errors import Contradiction, NotFound
 from tracking.queries import trials as trial_sql
-from tracking.records import Launch, NewTrial, PlacedRun, Resources
+from tracking.records import Launch, NewTrial, Outcome, PlacedRun, Resources, Retry
 from tracking.states import SweepEvent
 from tracking.store import Store
 from tracking.store.leader import NotLeader
@@ -171,14 +171,33 @@ def test_requeue_waits_backs_off_and_avoids_the_worker(hands: Hands) -> None:
     assert hands.due(held.run_id).machinery_faults == 1
 
 
-def test_requeue_that_is_nobodys_fault_spends_nothing(hands: Hands) -> None:
-    """The user's retry neither counts as a fault nor avoids the worker."""
+def test_requeue_on_the_users_budget_spends_that_one(hands: Hands) -> None:
+    """The user's retry neither counts as a fault of the machinery nor avoids the worker (I6)."""
     held = hands.start(hands.sweep())
     hands.finish(held, EXITED)
     assert hands.store.queue.requeue(hands.epoch, hands.due(held.run_id), delay_s=0, machinery=False, detail="again")
     (run,) = [run for run in hands.store.queue.waiting() if run.run_id == held.run_id]
     assert run.avoid_workers == ()
-    assert hands.sql("SELECT machinery_faults FROM runs WHERE run_id = %(id)s", id=held.run_id)[0][0] == 0
+    spent = "SELECT machinery_faults, user_retries FROM runs WHERE run_id = %(id)s"
+    assert tuple(hands.sql(spent, id=held.run_id)[0]) == (0, 1)
+    again = hands.retry(hands.claim(hands.place(held.run_id, hands.worker())))
+    assert tuple(hands.sql(spent, id=held.run_id)[0]) == (1, 1)
+    hands.finish(again, EXITED)
+    assert (hands.due(held.run_id).machinery_faults, hands.due(held.run_id).user_retries) == (1, 1)
+
+
+def test_verdict_is_thought_out_over_the_end_and_the_files_budget(hands: Hands) -> None:
+    """What `retry:` and the attempt say is what the scheduler decides on."""
+    retry = Retry(2, ("exit_1",), 3.0, 7.0)
+    sweep = hands.sweep(2, retry=retry)
+    exited, killed = hands.start(sweep, 0), hands.start(sweep, 1)
+    hands.finish(exited, EXITED)
+    hands.finish(killed, Outcome("failed", "signal", signal=9))
+    first, second = hands.due(exited.run_id), hands.due(killed.run_id)
+    assert (first.exit_status, first.signal, second.exit_status, second.signal) == (1, None, None, 9)
+    assert (first.retry, first.user_retries, first.is_stopping) == (retry, 0, False)
+    hands.store.sweeps.stop(sweep.sweep_id)
+    assert hands.due(exited.run_id).is_stopping
 
 
 def test_verdict_of_an_earlier_attempt_is_void(hands: Hands) -> None:

@@ -123,7 +123,20 @@ def test_session_renewal_tells_an_idle_worker_that_it_drains(hands: Hands) -> No
 def test_session_renewal_of_unknown_one_is_none(hands: Hands) -> None:
     """A session that nobody knows owns nothing."""
     assert hands.store.sessions.renew("no-such-session", lease_s=60) is None
-    assert hands.store.sessions.look("no-such-session").owned == ()
+    assert hands.store.sessions.look("no-such-session") is None
+
+
+def test_session_that_was_fenced_is_told_so_and_not_that_it_owns_nothing(hands: Hands) -> None:
+    """Or the older of two processes would stop what the newer one has adopted, the moment it looks."""
+    sweep = hands.sweep(1)
+    older = hands.worker()
+    hands.start(sweep, 0, older)
+    newer = hands.worker(worker_id=older.worker_id)
+    assert hands.store.sessions.look(older.session_id) is None
+    assert hands.store.sessions.renew(older.session_id, lease_s=60) is None
+    answer = hands.store.sessions.look(newer.session_id)
+    assert answer is not None
+    assert [run.attempt for run in answer.owned] == [1]
 
 
 def test_session_silent_until_it_renews(hands: Hands) -> None:
@@ -400,6 +413,18 @@ def test_leader_gap_in_ticking_suspends_expiry_for_a_lease(store: Store) -> None
         assert renew()
     pass_time(store, 6)
     assert not renew()
+
+
+def test_leader_who_was_refused_something_suspends_expiry_for_a_lease(store: Store) -> None:
+    """Its own row could be written, those of workers perhaps not: an outage that is no gap in its ticking (I4)."""
+    vacate(store)
+    won = store.leader.acquire("a", lease_s=5, suspend_s=60)
+    assert won is not None
+    for had_outage, suspended in ((False, False), (True, True), (False, True)):
+        pass_time(store, 1)
+        renewed = store.leader.renew("a", won.epoch, lease_s=5, suspend_s=60, had_outage=had_outage)
+        assert renewed is not None
+        assert renewed.expiry_suspended is suspended
 
 
 @pytest.mark.parametrize("away_s, suspended", [(2, False), (3600, True)], ids=["handed over", "nobody led for an hour"])

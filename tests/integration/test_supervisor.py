@@ -469,6 +469,27 @@ def test_supervisor_waits_for_a_container_engine_that_is_away(site: Site, monkey
     assert (ended.attempt, ended.state) == (1, "succeeded")
 
 
+def test_supervisor_offers_an_engine_that_came_up_after_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs that want a container come to a worker that was started before the engine."""
+    monkeypatch.setattr(supervisor_module, "_SWEEP_S", 0.05)
+    is_up = threading.Event()
+    docker = site.docker
+
+    def connect() -> StubRuntime:
+        if not is_up.is_set():
+            raise EngineAway("It does not answer.")
+        return docker
+
+    def offered() -> list[str]:
+        return next(list(worker.runtimes) for worker in site.hands.store.sessions.workers() if worker.worker_id == site.worker_id)
+
+    site.connect_engine = connect
+    site.start()
+    assert offered() == ["process"]
+    is_up.set()
+    wait_until(lambda: offered() == ["process", "docker"], "containers are offered")
+
+
 def test_supervisor_ends_the_command_of_an_attempt_it_can_not_go_on_with(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bug of ours costs the attempt, not the slot; and nothing runs on beside the next attempt."""
     site.start()

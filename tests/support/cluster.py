@@ -24,7 +24,7 @@ from sweeps.api.shapes import TrialAnswer
 from sweeps.cli.write import send
 from sweeps.client import Client, ServerAway
 from sweeps.spec import load_sweep
-from tests.support.services import free_port, stop_process, wait_until
+from tests.support.services import free_port, process_state, stop_process, suspend_process, wait_until
 from tracking.settings import Settings
 from tracking.store.database import normalise_url
 
@@ -39,6 +39,7 @@ class Role:
     name: str
     process: "subprocess.Popen[bytes]"
     log_file: Path
+    arguments: tuple[str, ...] = ()
 
     @property
     def is_running(self) -> bool:
@@ -54,9 +55,19 @@ class Role:
         self.process.kill()
         self.process.wait()
 
+    def wait(self, deadline_s: float = 60.0) -> int:
+        """Wait until it has ended, by a failpoint say; its exit status, negative for a signal."""
+        return self.process.wait(deadline_s)
+
+    @property
+    def is_suspended(self) -> bool:
+        """Whether it was stopped by SIGSTOP and not woken since."""
+        state = process_state(self.process.pid)
+        return state is not None and state[0] == "T"
+
     def suspend(self) -> None:
         """Make it fall silent."""
-        self.process.send_signal(signal.SIGSTOP)
+        suspend_process(self.process.pid)
 
     def wake(self) -> None:
         """Let it go on."""
@@ -119,6 +130,26 @@ class Cluster:
         if is_awaited:
             self.wait_for_workers(name)
         return role
+
+    def restart(self, name: str, *, is_awaited: bool = True) -> Role:
+        """Start the newest process of this name again, as it was started before; killed first if it still runs."""
+        old = self.role(name)
+        if old.is_running:
+            old.kill()
+        role = self._start(name, *old.arguments)
+        if is_awaited:
+            self.wait_for_role(role)
+        return role
+
+    def wait_for_role(self, role: Role) -> None:
+        """Wait until a server answers, a scheduler leads, a worker is known."""
+        kind = role.arguments[0]
+        if kind == "server":
+            self._wait_for_server(role)
+        elif kind == "scheduler":
+            self._wait_for_leader(role)
+        else:
+            self.wait_for_workers(role.name)
 
     def start_flower(self) -> str:
         """Start Flower and wait until it answers; its address."""
@@ -210,11 +241,14 @@ class Cluster:
         log_file = self.folder / f"{name}.log"
         with log_file.open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "sweeps.cli", *arguments], cwd=self.folder, env=self._environ(name), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                self._command(name, arguments), cwd=self.folder, env=self._environ(name), stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
-        role = Role(name, process, log_file)
+        role = Role(name, process, log_file, arguments)
         self.roles.append(role)
         return role
+
+    def _command(self, name: str, arguments: Sequence[str]) -> Sequence[str]:
+        return [sys.executable, "-m", "sweeps.cli", *arguments]
 
     def _environ(self, name: str) -> dict[str, str]:
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(("SWEEP_", "MLFLOW_"))}

@@ -12,8 +12,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from sweeps.bounds import RETRY_ENDS
 from tracking import states
 from tracking.errors import SweepError
+from tracking.records import Retry
 from tracking.settings import PREFIX, Settings
 from tracking.states import Cause, Move
 
@@ -59,7 +61,7 @@ _CAUSES: Final[Mapping[Cause, str]] = {
     Cause.ENVIRONMENT: "Its Python environment could not be built, or nothing can be started with its variables, limits or patterns.",
     Cause.IMAGE: "Its container image is not there.",
     Cause.CODE: "Its code could not be fetched or unpacked.",
-    Cause.LAUNCH: "The worker could not start it.",
+    Cause.LAUNCH: "The worker could not start it, or its disk was full.",
     Cause.OVER_BUDGET: "A limit of the sweep file was reached (`limits.time`, `limits.failures`).",
     Cause.STOPPED: "The sweep was stopped by hand; what ran could end.",
     Cause.SEARCH_FAILED: "The search itself could not go on; the sweep's detail says why.",
@@ -75,13 +77,25 @@ def render_states() -> str:
     for title, first, moves, final, note in _LIFE_CYCLES:
         parts += [f"## {title}\n", note + "\n", _diagram(first, moves, final), _moves_table(moves)]
     parts += ["## MLflow's status\n", _table(("state", "status"), [(f"`{state}`", f"`{status}`") for state, status in states.MLFLOW_STATUS.items()])]
-    causes = [(f"`{cause}`", meaning, "the machinery" if cause.is_machinery else "") for cause, meaning in _CAUSES.items()]
+    causes = [(f"`{cause}`", meaning, "the machinery" if cause.is_machinery else "", _tried_again(cause)) for cause, meaning in _CAUSES.items()]
     parts += [
         "## Causes\n",
-        "Why a run or attempt ended. What the machinery is to blame for never spends the user's retries.\n",
-        _table(("cause", "meaning", "to blame"), causes),
+        (
+            "Why a run or attempt ended. What the machinery is to blame for never spends the user's retries, nor the other way round:"
+            " see [retry](sweep-file.md#retry). `requeue` is the move to another attempt.\n"
+        ),
+        _table(("cause", "meaning", "to blame", "tried again"), causes),
     ]
     return "\n".join(parts)
+
+
+def _tried_again(cause: Cause) -> str:
+    """On whose budget an end gets another attempt, if it can."""
+    if cause.is_machinery:
+        return "`SWEEP_INFRA_RETRIES`"
+    if cause in Retry().on:
+        return "`retry.max`"
+    return "`retry.max`, if `retry.on` names it" if cause in RETRY_ENDS else ""
 
 
 def render_settings() -> str:

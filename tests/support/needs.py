@@ -27,3 +27,13 @@ def program(name: str, *, hint: str = "make services") -> str:
     if found is None:
         missing(f"{Path(name).name} is not installed ({hint})")
     return found
+
+
+def root(why: str) -> None:
+    """Go on only as root.
+
+    Args:
+        why: what that is needed for.
+    """
+    if os.geteuid() != 0:
+        missing(f"root is needed {why}")

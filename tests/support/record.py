@@ -71,8 +71,8 @@ class Hands:
 
     def sql(self, statement: str, **values: Any) -> Sequence[Row[Any]]:
         """Look into the record behind the store's back."""
-        with self.store.database.transaction() as tx:
-            return tx.rows(statement, values)
+        with self.store.database.engine.connect() as connection:
+            return connection.exec_driver_sql(statement, values).all()
 
     def change(self, statement: str, **values: Any) -> None:
         """Change the record behind the store's back: only to let time pass, or to try what must be refused."""

@@ -4,6 +4,7 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -49,6 +50,23 @@ def stop_process(process: "subprocess.Popen[bytes]", *, grace_s: float = 15.0) -
     except subprocess.TimeoutExpired:
         process.kill()
         return process.wait()
+
+
+def process_state(pid: int) -> tuple[str, int] | None:
+    """A process's state by one letter (`T`: stopped, `Z`: ended, not waited for) and its parent, as proc(5) has them; None once it is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    # After the name, in brackets, which may hold anything.
+    state, parent = stat.rpartition(")")[2].split()[:2]
+    return state, int(parent)
+
+
+def suspend_process(pid: int) -> None:
+    """SIGSTOP, and wait until it has stopped: a process of many threads takes a moment."""
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: (process_state(pid) or "Z")[0] in "TZ", f"process {pid} has stopped", interval_s=0.002)
 
 
 class RedisServer:
@@ -97,6 +115,37 @@ class RedisServer:
         if self._process is not None:
             stop_process(self._process)
             self._process = None
+
+    def kill(self) -> None:
+        """SIGKILL it; what it held is gone."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def restart(self) -> None:
+        """Kill it and start it anew, empty."""
+        self.kill()
+        self.start()
+
+    def flush(self) -> None:
+        """Forget everything, bindings and queues among it; connections stay."""
+        answer = self.command(b"FLUSHALL")
+        if not answer.startswith(b"+OK"):
+            raise RuntimeError(f"Redis on port {self.port} was not emptied: {answer!r}")
+
+    def suspend(self) -> None:
+        """SIGSTOP it: it keeps its connections and answers nothing."""
+        suspend_process(self._running().pid)
+
+    def wake(self) -> None:
+        """SIGCONT it."""
+        self._running().send_signal(signal.SIGCONT)
+
+    def _running(self) -> "subprocess.Popen[bytes]":
+        if self._process is None:
+            raise AssertionError("this Redis does not run")
+        return self._process
 
 
 class PostgresServer:

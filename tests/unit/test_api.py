@@ -1,4 +1,4 @@
-"""The pure parts of the sweeps API: reasons, shapes, the gate, and what a client makes of answers."""
+"""The pure parts of the sweeps API: shapes, the gate, and what a client makes of answers."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -14,14 +14,13 @@ from starlette.routing import Route
 from sweeps.api import shapes
 from sweeps.api.present import number, sweep_shape, trials_asked
 from sweeps.api.rights import Right, right_of
-from sweeps.api.routing import parse_body, shape_schemas
+from sweeps.api.routing import as_sent, parse_body, shape_schemas
 from sweeps.api.runs import whole_characters
 from sweeps.api.shapes import RegisterBody
-from sweeps.api.why import why_run, why_sweep
 from sweeps.client import Client, InvalidRequest
 from sweeps.server import Gate, ServerOptions, is_loopback, require_loopback_or_open, require_rights
 from tracking.errors import InvalidValue, SettingError
-from tracking.records import Event, Launch, Resources, Run, Sweep, SweepCounts, WorkerView
+from tracking.records import Launch, Sweep, SweepCounts
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -43,93 +42,6 @@ SWEEP = Sweep(
     parallel=2,
     created_at=NOW - timedelta(seconds=100),
 )
-WORKER = WorkerView(
-    worker_id="w" * 8,
-    session_id="1",
-    name="w1",
-    hostname="h",
-    state="live",
-    celery_queue="q",
-    queues=("gpu",),
-    slots=1,
-    cpus=2.0,
-    memory_bytes=2**30,
-    gpus=0,
-    runtimes=("process",),
-    renewed_at=NOW,
-    silent=False,
-)
-RUN = Run(
-    run_id="r" * 32,
-    experiment_id="1",
-    kind="managed",
-    name="",
-    user_name="",
-    state="queued",
-    lifecycle_stage="active",
-    attempt=0,
-    created_at=NOW,
-    sweep_id=SWEEP.sweep_id,
-    trial_number=0,
-)
-WAITING = SweepCounts(open=1, queued=1)
-
-
-@pytest.mark.parametrize(
-    ("workers", "told"),
-    [
-        ([], "No worker is here"),
-        ([replace(WORKER, queues=("cpu",))], "No worker serves queue 'gpu' (served: cpu)"),
-        ([replace(WORKER, draining=True)], "w1 serves queue 'gpu', but is draining"),
-        ([replace(WORKER, silent=True)], "has not renewed its lease"),
-        ([replace(WORKER, cordoned="three faults in a row")], "is cordoned: three faults in a row"),
-        ([replace(WORKER, cpus=0.5)], "No worker of queue 'gpu' is large enough: a trial asks for 1 cpu."),
-        ([replace(WORKER, running=("x",))], "The only slot of the workers that fit is busy"),
-        ([WORKER], "check that `sweep scheduler` runs"),
-    ],
-)
-def test_why_names_what_a_waiting_trial_waits_for(workers: list[WorkerView], told: str) -> None:
-    """A sweep and its waiting run give the same reason, the first that applies (I5)."""
-    assert told in why_sweep(SWEEP, WAITING, workers, [])[0]
-    assert told in why_run(RUN, SWEEP, workers, [], NOW)[0]
-
-
-def test_why_knows_that_containers_need_an_engine() -> None:
-    """A trial with an image fits only where containers run."""
-    sweep = replace(SWEEP, launch=Launch(resources=Resources(image="img")))
-    assert "containers" in why_sweep(sweep, WAITING, [WORKER], [])[0]
-    assert "about to be placed" in why_sweep(sweep, WAITING, [replace(WORKER, runtimes=("process", "docker"))], [])[0]
-
-
-def test_why_tells_how_it_ended_and_what_failed() -> None:
-    """A sweep's end has a cause, and its last failure is told."""
-    ended = replace(SWEEP, state="failed", cause="over_budget", detail="10 trials failed.")
-    failure = Event(seq=1, at=NOW, subject="trial", event="fail", to_state="failed", trial_number=7, cause="signal", detail="signal 9")
-    assert why_sweep(ended, SweepCounts(failed=10), [], [failure]) == [
-        "The sweep is failed, cause over_budget (10 trials failed).",
-        "10 trials failed, the last one trial 7: signal (signal 9).",
-    ]
-
-
-def test_why_tells_of_a_paused_sweep() -> None:
-    """A pause is the reason, whatever the workers do."""
-    paused = replace(SWEEP, state="paused")
-    assert "paused" in why_sweep(paused, WAITING, [], [])[0]
-    assert why_run(RUN, paused, [], [], NOW) == ["The run waits because its sweep is paused."]
-
-
-def test_why_tells_where_a_run_is_and_what_came_before() -> None:
-    """A running attempt names its worker; lost ones before it are listed."""
-    lost = Event(seq=1, at=NOW, subject="attempt", event="lose", to_state="lost", attempt=1, cause="lost")
-    running = replace(RUN, state="running", attempt=2, worker_id=WORKER.worker_id, started_at=NOW - timedelta(seconds=30))
-    assert why_run(running, SWEEP, [WORKER], [lost], NOW) == ["Attempt 2 runs on w1 since 30 s ago.", "Attempt 1 lost: lost."]
-    assert "silent" in why_run(running, SWEEP, [replace(WORKER, silent=True)], [], NOW)[1]
-    asked = Event(seq=2, at=NOW - timedelta(seconds=5), subject="run", event="cancel_requested", attempt=2)
-    told = why_run(running, SWEEP, [WORKER], [asked], NOW, stop_grace_s=7)
-    assert told[0] == "It was asked to stop 5 s ago; if it does not end by itself, it is killed 7 s after its worker has heard of that."
-    assert why_run(running, SWEEP, [WORKER], [replace(asked, attempt=1)], NOW) == ["Attempt 2 runs on w1 since 30 s ago."]
-    assert "waits to be claimed" in why_run(replace(running, state="placed"), SWEEP, [WORKER], [], NOW)[0]
-    assert "a client opened it" in why_run(replace(running, kind="external"), None, [], [], NOW)[0]
 
 
 def test_sweep_shape_guesses_the_time_left_by_the_rate_so_far() -> None:
@@ -188,6 +100,19 @@ def test_shape_schemas_describe_every_shape() -> None:
 
 async def _endpoint(_: Request) -> Response:
     return Response("in")
+
+
+@pytest.mark.parametrize(
+    ("scope", "matched"),
+    [
+        ({"path": "/api/v1/sweeps/ml/flow", "raw_path": b"/api/v1/sweeps/ml%2Fflow"}, "/api/v1/sweeps/ml%2Fflow"),
+        ({"path": "/api/v1/sweeps/100%"}, "/api/v1/sweeps/100%25"),
+        ({"path": "/api/2.0/mlflow/a/b", "raw_path": b"/api/2.0/mlflow/a%2Fb"}, "/api/2.0/mlflow/a/b"),
+    ],
+)
+def test_path_of_our_api_is_matched_as_it_was_sent(scope: dict[str, Any], matched: str) -> None:
+    """An encoded slash stays within its segment; a server that does not tell what was sent is borne; MLflow's paths are left alone."""
+    assert as_sent(scope)["path"] == matched
 
 
 def test_require_rights_refuses_a_route_without_one() -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -42,6 +43,7 @@ CONFIG: Final[dict[str, Any]] = json.loads(
                 "collect": {"stdout": r"(?P<key>\w+)=(?P<value>\S+)", "keys": ["loss"]},
                 "strategy": {"seed": 3},
                 "register": {"model": "m", "alias": "best"},
+                "retry": {"max": 2, "on": ["lost", "exit_75", "signal"], "delay": 5, "delay_max": 50},
                 "tags": {"team": "x"},
             }
         ).to_builtins()
@@ -115,6 +117,10 @@ def assert_within_bounds(new: NewSweep) -> None:
     assert 0 <= new.priority <= 100
     assert all(number is None or 1 <= number < 2**31 for number in (limits.trials, limits.parallel, limits.failures, new.parallel))
     assert all(seconds is None or 0 < seconds < 1e9 for seconds in (limits.time_s, limits.trial_time_s))
+    assert new.retry == config.retry
+    assert 0 <= config.retry.n_max <= 100
+    assert all(re.fullmatch(r"[a-z_]+|(exit|signal)_[0-9]{1,3}", word) for word in config.retry.on)
+    assert 0 < config.retry.delay_s <= config.retry.delay_max_s < 1e9
     assert 0.01 <= resources.cpus < 1e6
     assert 0 <= resources.gpus < 1e6
     assert resources.memory_bytes is None or (6 * 2**20 if resources.image else 1) <= resources.memory_bytes < 2**60
@@ -167,6 +173,11 @@ def test_submission_with_any_one_value_changed_is_refused_or_within_bounds(confi
         ({"command": {"kind": "template", "words": [["python"], ["", "nobody", ""]]}}, "'command' names 'nobody'"),
         ({"command": {"kind": "macros", "words": ["${nothing}"]}}, "'command' has the unknown macro 'nothing'"),
         ({"command": {"kind": "macros", "words": ["${program}"]}}, "there is no program"),
+        ({"retry": {"max": 101}}, "'retry.max' is at most 100, not 101"),
+        ({"retry": {"max": 1, "on": ["completed"]}}, "'retry.on' can't be 'completed'"),
+        ({"retry": {"max": 1, "on": ["exit_0"]}}, "'retry.on' can't be 'exit_0'"),
+        ({"retry": {"max": 1, "delay_s": 0.0}}, "'retry.delay' is a time above zero"),
+        ({"retry": {"max": 1, "delay_s": 5.0, "delay_max_s": 4.0}}, "'retry.delay_max' is at least 'retry.delay'"),
         ({"metric": None}, "'metric' is missing, and 'bayes' needs one"),
         ({"parameters": [{"distribution": "uniform", "name": "x", "min": 2.0, "max": 1.0}]}, "parameter 'x' has a 'max' below its 'min'"),
         ({"parameters": [{"distribution": "constant", "name": "x", "value": 1}] * 2}, "'parameters' names a parameter twice"),

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import StringIO
 from pathlib import Path
@@ -89,6 +90,7 @@ BEST = {
     "sweep_id": "cd" * 16,
     "short_id": "brave-otter-7f3a",
     "name": "wine",
+    "state": "active",
     "metric": "rmse",
     "goal": "minimize",
     "number": 3,
@@ -97,7 +99,15 @@ BEST = {
     "params": {"lr": 0.01, "act": "re lu"},
     "top": [trial_answer()],
 }
-WHY = {"schema": 1, "subject": "sweep brave-otter-7f3a", "state": "active", "reasons": ["w1 serves queue 'gpu', but is draining.", "And more."]}
+WHY: dict[str, Any] = {
+    "schema": 1,
+    "subject": "sweep brave-otter-7f3a",
+    "state": "active",
+    "reasons": ["w1 serves queue 'gpu', but is draining.", "And more."],
+    "waits": [],
+    "story": [],
+}
+RUNNING = {"schema": 1, "run_id": RUN_ID, "kind": "managed", "name": "wine/3", "state": "running", "ended_at": None, "metrics": []}
 NO_BEST = BEST | {"number": None, "run_id": None, "value": None, "params": {}, "top": []}
 
 
@@ -212,7 +222,7 @@ def test_docs_tell_every_command(words: str) -> None:
     text = DOCS.read_text(encoding="utf-8")
     options = [option for parameter in command.params if isinstance(parameter, click.Option) for option in parameter.opts]
     own = rows[0] if words not in ("validate", "submit", "run") else text
-    assert [option for option in options if option.startswith("--") and option not in own and option != "--json"] == []
+    assert [option for option in options if option.startswith("--") and option not in own and option not in {"--json", "--quiet"}] == []
 
 
 def test_docs_tell_every_exit_status() -> None:
@@ -333,6 +343,40 @@ def test_cli_best_exits_6_without_a_best(server: FakeServer, capsys: pytest.Capt
     assert json.loads(capsys.readouterr().out)["number"] is None
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"state": "active"}, "has no finished trial with a value yet."),
+        ({"state": "finished"}, "has ended without a finished trial that has a value."),
+        ({"state": "finished", "metric": None}, "has no metric to be best by."),
+    ],
+)
+def test_cli_best_says_whether_there_may_be_one_yet(server: FakeServer, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], told: str) -> None:
+    """Nobody waits for what never comes."""
+    server.says("GET /sweeps/@latest/best", NO_BEST | changes)
+    assert main(["best"]) == 6
+    assert told in capsys.readouterr().err
+
+
+def test_cli_best_refuses_parameters_that_would_be_one_variable(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both are named; formats that keep names still work."""
+    server.says("GET /sweeps/@latest/best", BEST | {"top": [trial_answer(params={"lernräte": 1, "lernr.te": 2})]})
+    assert main(["best", "--format", "env"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "'lernräte' and 'lernr.te' would both be the variable LERNR_TE" in err
+    assert main(["best", "--format", "args"]) == 0
+
+
+def test_cli_metrics_says_which_there_are(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """A key that was never logged is not found, with --json too."""
+    server.says("GET /runs/wine/3", RUNNING | {"metrics": [{"key": "loss"}, {"key": "acc"}]})
+    server.says(f"GET /runs/{RUN_ID}/metrics", {"schema": 1, "run_id": RUN_ID, "key": "nope", "metrics": [], "next_page_token": ""})
+    for more in ([], ["--json"]):
+        assert main(["metrics", "wine/3", "--key", "nope", *more]) == 3
+        assert capsys.readouterr() == ("", "error: The run has no metric 'nope': it has logged 'loss' and 'acc'.\n")
+
+
 def test_cli_rows_are_tab_separated_off_a_terminal(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     """No headings, no colour, no cutting, and no control characters of the user's."""
     trial = trial_answer(params={"text": "a\x1b[31m\tb" + "x" * 300}, value=1 / 3)
@@ -388,6 +432,28 @@ def test_cli_says_what_a_folder_lacks(tmp_path: Path, capsys: pytest.CaptureFixt
     assert told in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("verb", ["validate", "submit", "run"])
+def test_cli_refuses_an_empty_file_name(capsys: pytest.CaptureFixture[str], verb: str) -> None:
+    """An unset variable of a shell is no name of the current folder."""
+    assert main([verb, ""]) == 2
+    assert "The name is empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["-P", "n=1", "-P", "n=2"], "'n' is given twice"),
+        (["--trials", "3"], "--trials 3: a folder without a sweep file is one run"),
+    ],
+)
+def test_cli_refuses_to_search_without_a_sweep_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], told: str) -> None:
+    """A bare MLproject is one run; nothing that was asked for is dropped without a word."""
+    (tmp_path / "MLproject").write_text("entry_points:\n  main:\n    parameters: {n: {type: int, default: 1}}\n    command: python train.py {n}\n")
+    assert main(["validate", str(tmp_path), *arguments]) == 2
+    assert told in capsys.readouterr().err
+    assert main(["validate", str(tmp_path), "-P", "n=1", "--trials", "1"]) == 0
+
+
 def test_cli_takes_parameters_for_folders_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A sweep file says itself what its parameters are; ignoring -P would mislead."""
     assert main(["init", str(tmp_path)]) == 0
@@ -402,6 +468,28 @@ def test_cli_quiet_leaves_data_only(server: FakeServer, capsys: pytest.CaptureFi
     assert capsys.readouterr().err != ""
     assert main(["-q", "ls"]) == 0
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["ls", "-q"], ["ls", "--quiet"], ["-q", "ls", "-q"], ["worker", "ls", "-q"], ["worker", "-q", "ls"], ["models", "ls", "-q"]]
+)
+def test_cli_takes_quiet_after_the_verb(server: FakeServer, capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    """Where people type it."""
+    server.says("GET /sweeps", {"schema": 1, "sweeps": []})
+    server.says("GET /workers", {"schema": 1, "workers": []})
+    server.says("GET /models", {"schema": 1, "models": []})
+    assert main(arguments) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_cli_asks_nothing_about_a_worker_that_is_not_there(server: FakeServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A yes would not help."""
+    monkeypatch.setattr("sys.stdin", StringIO())
+    server.says("GET /workers", {"schema": 1, "workers": [{"name": "w1", "worker_id": RUN_ID}]})
+    assert main(["worker", "drain", "nobody"]) == 3
+    assert "There is no worker 'nobody'." in capsys.readouterr().err
+    assert main(["worker", "drain", "w1"]) == 2
+    assert "--yes" in capsys.readouterr().err
 
 
 def test_cli_asks_before_it_cancels(server: FakeServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -437,6 +525,14 @@ def test_cli_wait_exits_by_how_it_ended(server: FakeServer, monkeypatch: pytest.
     server.says("GET /sweeps/@latest", answers[0])
     server.says(f"GET /sweeps/{ACTIVE['sweep_id']}", list(answers))
     assert main(["wait"]) == expected
+
+
+@pytest.mark.parametrize("state", ["finished", "failed", "cancelled"])
+@pytest.mark.parametrize("finished", [0, 1])
+def test_exit_status_puts_the_missing_success_first(state: str, finished: int) -> None:
+    """Whatever a sweep ended as, 6 means that no trial succeeded; 1 that it failed or was cancelled although one did."""
+    ended: Any = sweep_answer(state=state, counts={"finished": finished})
+    assert follow.exit_status(ended) == (6 if not finished else 0 if state == "finished" else 1)
 
 
 def test_cli_wait_gives_up_in_time(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
@@ -536,15 +632,66 @@ def test_cli_register_names_a_run_when_no_sweep_is_called_so(server: FakeServer,
     server.says("GET /models/m", {"schema": 1, "name": "m", "versions": [version, version | {"version": 1}]})
     assert main(["register", RUN_ID, "--model", "m", "--alias", "champion"]) == 0
     out, err = capsys.readouterr()
-    assert out == "Registered m v2 (alias champion) from trial 3, rmse 0.125\n"
+    assert out == "Registered m v2 (alias champion) from trial 3, rmse 0.125, without an artifact\n"
     assert "Version 1 of m is of the same run and artifact" in err
 
 
-def test_cli_why_prints_reasons(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
-    """One sentence a line."""
-    server.says("GET /why/wine/3", {"schema": 1, "subject": "trial wine/3", "state": "queued", "reasons": ["No worker is here."]})
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_cli_register_says_that_there_is_no_artifact(server: FakeServer, capsys: pytest.CaptureFixture[str], more: list[str]) -> None:
+    """With --quiet too: such a version can't be loaded."""
+    server.says(f"GET /sweeps/{RUN_ID}", ACTIVE)
+    version = {"name": "m", "version": 1, "aliases": [], "trial_number": 3, "metric": None, "value": None, "size_bytes": None, "run_id": RUN_ID, "source": ""}
+    server.says("POST /models", version | {"schema": 1})
+    assert main(["-q", "register", RUN_ID, "--model", "m", *more]) == 0
+    assert capsys.readouterr().err == "warning: The run logged no artifact 'model': the version holds parameters and lineage only.\n"
+
+
+@pytest.mark.parametrize(
+    ("ref", "there", "posted"),
+    [
+        ("ml/flow", ["GET /sweeps/ml%2Fflow"], {"sweep": ACTIVE["sweep_id"]}),
+        ("ml/3", ["GET /runs/ml/3", "GET /sweeps/ml%2F3"], {"run": RUN_ID}),
+        ("ml/3", ["GET /sweeps/ml%2F3"], {"sweep": ACTIVE["sweep_id"]}),
+    ],
+)
+def test_cli_register_knows_a_trial_from_a_name_with_slashes(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch, ref: str, there: list[str], posted: Any
+) -> None:
+    """SWEEP/NUMBER is a run first, anything else a sweep first."""
+    for request in there:
+        server.says(request, ACTIVE if "sweeps" in request else RUNNING)
+    asked: list[dict[str, Any]] = []
+
+    def register(_: Client, body: dict[str, Any]) -> dict[str, Any]:
+        asked.append(body)
+        raise Refused("seen enough")
+
+    monkeypatch.setattr(Client, "register", register)
+    assert main(["register", ref, "--model", "m"]) == 5
+    assert asked[0].items() >= posted.items()
+
+
+def test_cli_why_prints_reasons_and_the_story(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """One sentence a line; the story by the day, with the time of each."""
+    answer = {
+        **WHY,
+        "subject": "trial wine/3",
+        "state": "queued",
+        "reasons": ["No worker is here."],
+        "story": [
+            {"at": "2026-01-02T23:59:58.500Z", "text": "Trial 3 was proposed."},
+            {"at": "2026-01-02T23:59:59.000Z", "text": "Placed on w1."},
+            {"at": "2026-01-03T00:00:01.000Z", "text": "Taken back\x1b[31m from w1."},
+        ],
+    }
+    server.says("GET /why/wine/3", answer)
     assert main(["why", "wine/3"]) == 0
-    assert capsys.readouterr().out == "trial wine/3 is queued.\n  No worker is here.\n"
+    assert capsys.readouterr().out == (
+        "trial wine/3 is queued.\n  No worker is here.\nstory\n  2026-01-02\n  23:59:58  Trial 3 was proposed.\n  23:59:59  Placed on w1.\n"
+        "  2026-01-03\n  00:00:01  Taken back [31m from w1.\n"
+    )
+    assert main(["why", "wine/3", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == answer
 
 
 def test_cli_queue_names_what_nobody_serves(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
@@ -570,6 +717,41 @@ def test_cli_validate_tells_problems_with_their_places(tmp_path: Path, capsys: p
     assert main(["validate", "sweep.yaml", "--json"]) == 2
     answer = json.loads(capsys.readouterr().out)
     assert (answer["valid"], answer["errors"][0]["line"]) == (False, 4)
+
+
+@pytest.mark.parametrize(
+    ("retry", "told"),
+    [
+        ("{max: 0}", []),
+        (
+            "{max: 2, on: [lost, exit_75], delay: 10s}",
+            [
+                "retry: up to 2 more attempts after exit_75; waits 10s, doubling up to 1m00s; faults of the machinery have a budget of their own",
+                "at worst: 12h00m with 1 at a time, 3 attempts each",
+            ],
+        ),
+        (
+            "{max: 1, on: [lost]}",
+            [
+                "retry: no failure of your code; 'on' names faults of the machinery only, which have a budget of their own",
+                "at worst: 4h00m with 1 at a time",
+            ],
+        ),
+    ],
+)
+def test_cli_validate_tells_what_a_retry_comes_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, retry: str, told: list[str]
+) -> None:
+    """How many attempts after what, how long between them, and what all that may take."""
+    monkeypatch.chdir(tmp_path)
+    Path("train.py").write_text("")
+    Path("sweep.yaml").write_text(f"program: train.py\nmethod: grid\nparameters: {{x: {{values: [1, 2, 3, 4]}}}}\nlimits: {{trial_time: 1h}}\nretry: {retry}\n")
+    assert main(["validate", "sweep.yaml"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith(("retry", "at worst"))] == (told or ["at worst: 4h00m with 1 at a time"])
+    assert main(["validate", "sweep.yaml", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["attempts_max"] == (3 if "exit_75" in retry else 1)
 
 
 @pytest.mark.parametrize("origin", [(), ("--from", "wandb")])
@@ -610,11 +792,37 @@ def test_cli_server_refuses_the_network_without_open(capsys: pytest.CaptureFixtu
 
 def test_cli_cancels_a_run_by_its_number(server: FakeServer) -> None:
     """`SWEEP/NUMBER` means one run, not the sweep."""
-    server.says("GET /runs/wine/3", {"schema": 1, "run_id": RUN_ID, "name": "wine/3", "state": "running", "ended_at": None})
+    server.says("GET /runs/wine/3", RUNNING)
     server.says(f"POST /runs/{RUN_ID}/cancel", {"schema": 1, "run_id": RUN_ID, "state": "running", "ended_at": None})
     assert main(["cancel", "wine/3", "-y"]) == 0
     assert server.asked[-1] == f"POST /runs/{RUN_ID}/cancel"
     assert {"finished", "failed", "cancelled"} == steer.FINAL_STATES
+
+
+@pytest.mark.parametrize("ref", ["ml/flow", "ml/3"])
+def test_cli_cancels_a_sweep_whose_name_has_slashes(server: FakeServer, ref: str) -> None:
+    """Also one that looks like SWEEP/NUMBER, if there is no such trial."""
+    server.says(f"GET /sweeps/{ref.replace('/', '%2F')}", ACTIVE)
+    server.says(f"POST /sweeps/{ACTIVE['sweep_id']}/cancel", CANCELLED)
+    assert main(["cancel", ref, "--yes"]) == 0
+    assert server.asked[-1] == f"POST /sweeps/{ACTIVE['sweep_id']}/cancel"
+
+
+def test_cli_cancel_tells_of_the_trial_that_is_not_there(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not of a sweep that nobody meant."""
+    assert main(["cancel", "wine/99", "--yes"]) == 3
+    assert "nothing at GET /runs/wine/99" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("kind", "asked"), [("managed", f"POST /runs/{RUN_ID}/cancel"), ("sweep", f"POST /sweeps/{RUN_ID}/cancel")])
+def test_cli_cancels_what_a_whole_id_names(server: FakeServer, kind: str, asked: str) -> None:
+    """A sweep is a run too, and is cancelled as a sweep."""
+    server.says(f"GET /runs/{RUN_ID}", RUNNING | {"kind": kind})
+    server.says(f"GET /sweeps/{RUN_ID}", ACTIVE | {"sweep_id": RUN_ID})
+    server.says(f"POST /runs/{RUN_ID}/cancel", RUNNING)
+    server.says(f"POST /sweeps/{RUN_ID}/cancel", CANCELLED)
+    assert main(["cancel", RUN_ID, "--yes"]) == 0
+    assert server.asked[-1] == asked
 
 
 WAITS = sweep_answer(counts={"total": 1, "open": 1, "queued": 1})
@@ -631,6 +839,27 @@ def test_cli_status_says_why_nothing_runs(
     server.says(f"GET /why/{WAITS['sweep_id']}", WHY)
     assert main(arguments) == 0
     assert "waits: w1 serves queue 'gpu', but is draining." in "".join(capsys.readouterr())
+
+
+def test_following_speaks_of_what_passes_only_when_it_stays(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That trials are about to be placed is no news at once; what does not pass by itself is; trials that run begin it anew."""
+    placing = WHY | {"waits": [{"wait": "placing", "text": WHY["reasons"][0], "until": None}]}
+    lasting = WHY | {"waits": [{"wait": "worker", "text": WHY["reasons"][0], "until": None}]}
+    clock = [0.0]
+    with Client(server.url) as client:
+        explain = follow._Patience(partial(follow.waiting_notes, client), lambda: clock[0])
+
+        def told(sweep: Any, answer: Any, at: float) -> bool:
+            server.says(f"GET /why/{WAITS['sweep_id']}", answer)
+            clock[0] = at
+            return bool(explain(sweep))
+
+        assert not told(WAITS, placing, 100.0)
+        assert told(WAITS, lasting, 100.1)
+        assert not told(WAITS, placing, 100.0 + follow.NOTE_AFTER_S - 0.1)
+        assert told(WAITS, placing, 100.0 + follow.NOTE_AFTER_S)
+        assert not told(ACTIVE, placing, 110.0)
+        assert not told(WAITS, placing, 111.0)
 
 
 def test_live_table_leaves_nothing_behind_when_the_server_was_away(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:

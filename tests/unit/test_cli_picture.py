@@ -82,11 +82,13 @@ def test_picture_shows_no_bar_without_an_end() -> None:
 def test_picture_of_the_end_has_what_to_type_next() -> None:
     """Best trial, its parameters in full, the registered winner; next commands apart, for they are no data."""
     version = {"name": "wine", "version": 3, "aliases": ["champion"], "trial_number": 31, "metric": "rmse", "value": 0.75861234}
+    version |= {"size_bytes": 12}
     ended = answer(state="finished", models=[version])
     lines = ending_lines(ended, [])
     assert "best rmse 0.75861  trial 31" in lines
     assert "  alpha = 0.01" in lines
     assert "registered wine v3 (alias champion) from trial 31, rmse 0.75861" in lines
+    assert ending_lines(answer(state="finished", models=[version | {"size_bytes": None}]), [])[-1].endswith("rmse 0.75861, without an artifact")
     assert next_lines(ended)[-1] == "  model:     sweep models show wine"
 
 
@@ -95,7 +97,7 @@ def test_picture_of_a_fruitless_end_points_at_the_logs() -> None:
     failed = {"number": 17, "cause": "out_of_memory", "detail": "killed at 2 GiB"}
     lines = ending_lines(answer(state="failed", best=None, detail="No trial succeeded."), [failed])  # type: ignore[list-item]
     assert "1 failed: trial 17 out_of_memory: killed at 2 GiB  ->  sweep logs brave-otter-7f3a/17" in lines
-    assert lines[0].startswith("Failed (No trial succeeded.): wine")
+    assert lines[0].startswith("Failed (No trial succeeded): wine")
 
 
 @pytest.mark.parametrize(("ended", "asked", "full"), [(0, 10, 0), (1, 1000, 0), (5, 10, 13), (10, 10, 26), (12, 10, 26), (0, 0, 26)])

@@ -5,6 +5,9 @@ from dataclasses import fields
 
 import pytest
 
+from sweeps.bounds import RETRY_ENDS
+from sweeps.errors import SpecProblems
+from sweeps.spec import REFUSED, SERVED, parse_sweep
 from tests.support import generated_docs
 from tracking import errors, states
 from tracking.settings import Settings
@@ -52,6 +55,35 @@ def test_docs_tree_of_errors_has_every_error() -> None:
         parents[name] = path[-1] if path else "Exception"
         path.append(name)
     assert parents == {kind.__name__: kind.__base__.__name__ for kind in generated_docs.error_classes() if kind.__base__ is not None}
+
+
+SWEEP_FILE = (DOCS / "sweep-file.md").read_text(encoding="utf-8")
+
+
+def test_docs_example_of_the_sweep_file_is_valid() -> None:
+    """What the page shows is taken as it stands, and shows every key but those that exclude each other."""
+    (example,) = re.findall(r"```yaml\n(.*?)```", SWEEP_FILE, re.DOTALL)
+    config = parse_sweep(example, "sweep.yaml", project_dir=None)
+    assert (config.retry.n_max, config.retry.on, config.retry.delay_s, config.retry.delay_max_s) == (2, ("out_of_memory", "exit_75"), 10.0, 300.0)
+
+
+def test_docs_tell_every_key_of_the_sweep_file() -> None:
+    """Each key that is served has its row, in the file's own words; each that is refused is named."""
+    rows = re.findall(r"^\| `(\w+)` \|", SWEEP_FILE.partition("## retry")[0], re.MULTILINE)
+    assert sorted(rows) == sorted(SERVED)
+    assert [key for key in REFUSED if f"`{key}`" not in SWEEP_FILE] == []
+    retry = re.findall(r"^\| `(\w+)` \|", SWEEP_FILE.partition("## retry")[2], re.MULTILINE)
+    assert retry == ["max", "on", "delay", "delay_max"]
+    assert [end for end in RETRY_ENDS if f"`{end}`" not in SWEEP_FILE] == []
+
+
+def test_docs_errors_of_the_sweep_file_are_what_is_told() -> None:
+    """The page's errors are printed by the line that they show, character for character."""
+    (shown,) = re.findall(r"```\n(sweep.yaml:.*?)```", SWEEP_FILE, re.DOTALL)
+    line = next(line.partition("| ")[2] for line in shown.splitlines() if " | retry" in line)
+    with pytest.raises(SpecProblems) as caught:
+        parse_sweep(f"program: t.py\nmethod: random\nparameters:\n  x: {{min: 0.0, max: 1.0}}\n{line}\n", "sweep.yaml", project_dir=None)
+    assert str(caught.value) == shown.rstrip("\n")
 
 
 @pytest.mark.parametrize(

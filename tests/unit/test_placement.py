@@ -204,6 +204,14 @@ def test_placement_returns_to_an_avoided_worker_when_there_is_no_other(other: di
     assert [p.worker_id for p in choose_placements([run], [], [worker("bad"), worker("other", **other)])] == ["bad"]
 
 
+def test_placement_returns_to_where_it_failed_longest_ago() -> None:
+    """It has failed everywhere: the worker of its last failure comes last, however empty it is."""
+    run = queued("a", avoid_workers=("first", "second", "last"))
+    workers = [worker("last"), worker("second"), worker("first")]
+    assert [p.worker_id for p in choose_placements([run], [held("x", "first")], workers)] == ["first"]
+    assert [p.worker_id for p in choose_placements([run], [], workers[:2])] == ["second"]
+
+
 def test_placement_short_runs_wait_at_the_worker_one_a_slot() -> None:
     """Of a short sweep one more run is placed per slot, and no more than that."""
     waiting = [queued(str(n)) for n in range(9)]

@@ -10,10 +10,10 @@ import pytest
 from sweeps.command import MacroCommand, TemplateCommand
 from sweeps.errors import SpecError, SpecProblems
 from sweeps.space import Categorical, Constant, IntUniform, LogUniformValues, QUniform, Uniform
-from sweeps.spec import REFUSED, SERVED, Overrides, config_from_mapping, load_project, load_sweep, parse_sweep
+from sweeps.spec import REFUSED, SERVED, Overrides, Submission, config_from_mapping, load_project, load_sweep, parse_sweep
 from sweeps.spec_config import Limits, Metric, Register, SweepConfig
 from sweeps.spec_parameters import REFUSED_DISTRIBUTIONS, REFUSED_KEYS
-from tracking.records import Collect, Environment, Resources
+from tracking.records import Collect, Environment, Resources, Retry
 
 HEAD = "program: train.py\nmethod: random\n"
 PARAMETERS = "parameters: {x: {min: 0.0, max: 1.0}}\n"
@@ -58,6 +58,7 @@ env: {WANDB_MODE: offline, N: 010, FLAG: on, EMPTY: }
 collect: {stdout: '(?P<key>\\w+)=(?P<value>\\S+)', keys: [loss, acc]}
 strategy: {seed: 7}
 register: {model: my-model, alias: champion}
+retry: {max: 2, on: [lost, out_of_memory, exit_75, exit_75], delay: 10s, delay_max: 5m}
 tags: {team: vision}
 """
 
@@ -91,6 +92,7 @@ def test_spec_every_key_reaches_the_config() -> None:
         collect=Collect(pattern=r"(?P<key>\w+)=(?P<value>\S+)", keys=("loss", "acc")),
         seed=7,
         register=Register("my-model", "model", "champion"),
+        retry=Retry(2, ("lost", "out_of_memory", "exit_75"), 10.0, 300.0),
         tags={"team": "vision"},
     )
 
@@ -108,6 +110,32 @@ def test_spec_mapping_gives_the_same_config_as_yaml() -> None:
     mapping = {"name": "n", "program": "t.py", "method": "grid", "parameters": {"a": {"values": [1, 1.0, "x"]}, "b": {"min": 1, "max": 3}}}
     text = "name: n\nprogram: t.py\nmethod: grid\nparameters:\n  a: {values: [1, 1.0, x]}\n  b: {min: 1, max: 3}\n"
     assert config_from_mapping(mapping) == parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", Retry()),
+        ("retry:\n", Retry()),
+        ("retry: {max: 0}\n", Retry()),
+        ("retry: {max: 3}\n", Retry(3, ("exit_status", "signal", "out_of_memory", "timed_out"), 1.0, 60.0)),
+        ("retry: {max: 1, delay: 5m}\n", Retry(1, delay_s=300.0, delay_max_s=300.0)),
+        ("retry:\n  max: 1\n  on:\n  - signal_9\n", Retry(1, ("signal_9",))),
+        ("retry: {max: 1, 'on': [exit_255]}\n", Retry(1, ("exit_255",))),
+    ],
+)
+def test_spec_retry_has_defaults(text: str, expected: Retry) -> None:
+    """No retry unless asked for; of what the code itself does wrong, unless `on` says otherwise; a late first wait moves the cap."""
+    config = parse(HEAD + PARAMETERS + text)
+    assert config.retry == expected
+    assert Submission(config, "", Path()).to_new_sweep(None).retry == expected
+
+
+def test_spec_retry_says_what_is_meant() -> None:
+    """A slip of the pen and a bare exit status are told with what to write instead."""
+    with pytest.raises(SpecProblems) as caught:
+        parse(HEAD + PARAMETERS + "retry: {max: 1, on: [exit_statos, 75]}\n")
+    assert [problem.suggestion for problem in caught.value.problems] == ["did you mean 'exit_status'?", "write exit_75"]
 
 
 def test_spec_mapping_problem_names_the_key_path() -> None:
@@ -158,6 +186,21 @@ BAD = [
     (HEAD + PARAMETERS + "collect: {stdout: 'loss=(.*)'}\n", ["4:19"], "'collect.stdout' needs the groups"),
     (HEAD + PARAMETERS + "collect: {keys: loss}\n", ["4:17"], "'collect.keys' is a list of names"),
     (HEAD + PARAMETERS + "env: {A: [1]}\n", ["4:10"], "the value of 'A' in 'env' is text, not a list"),
+    (HEAD + PARAMETERS + "retry: 2\n", ["4:8"], "'retry' is a mapping, not a number"),
+    (HEAD + PARAMETERS + "retry: {on: [exit_1]}\n", ["4:8"], "'retry' has no 'max'"),
+    (HEAD + PARAMETERS + "retry: {max: -1}\n", ["4:14"], "'retry.max' is at least 0, not -1"),
+    (HEAD + PARAMETERS + "retry: {max: 101}\n", ["4:14"], "'retry.max' is at most 100, not 101"),
+    (HEAD + PARAMETERS + "retry: {max: 1, on: [lost, exit_status, oom]}\n", ["4:41"], "'retry.on' can't be 'oom'"),
+    (HEAD + PARAMETERS + "retry: {max: 1, on: [exit_0]}\n", ["4:22"], "'retry.on' can't be 'exit_0'"),
+    (HEAD + PARAMETERS + "retry: {max: 1, on: [exit_256, signal_65]}\n", ["4:22", "4:32"], "'retry.on' can't be 'exit_256'"),
+    (HEAD + PARAMETERS + "retry: {max: 1, on: [pruned]}\n", ["4:22"], "'retry.on' can't be 'pruned': another attempt would end no better"),
+    (HEAD + PARAMETERS + "retry: {max: 1, on: [75]}\n", ["4:22"], "'retry.on' takes names of ends, not a number"),
+    (HEAD + PARAMETERS + "retry: {max: 1, on: exit_75}\n", ["4:21"], "'retry.on' is a list of ends"),
+    (HEAD + PARAMETERS + "retry: {max: 1, on: []}\n", ["4:21"], "'retry.on' is a list of ends"),
+    (HEAD + PARAMETERS + "retry: {max: 1, delay: soon}\n", ["4:24"], "'retry.delay' is a time such as 6h, 90s or 1h30m, not 'soon'"),
+    (HEAD + PARAMETERS + "retry: {max: 1, delay: 5m, delay_max: 1m}\n", ["4:39"], "'retry.delay_max' is at least 'retry.delay'"),
+    (HEAD + PARAMETERS + "retry: {max: 1, resume: checkpoint}\n", ["4:17"], "'retry.resume' is not served by this version"),
+    (HEAD + PARAMETERS + "retry: {max: 1, delay_mx: 1m}\n", ["4:17"], "unknown key 'retry.delay_mx'"),
     (HEAD + PARAMETERS + "register: {alias: x}\n", ["4:11"], "'register' has no 'model'"),
     (HEAD + PARAMETERS + "metric: {goal: minimize}\n", ["4:9"], "'metric' has no 'name'"),
     (HEAD + PARAMETERS + "metric: {name: a, target: 1}\n", ["4:19"], "'metric.target' is not served by this version"),
@@ -225,6 +268,20 @@ def test_spec_problems_are_all_told_in_one_pass() -> None:
     ) in shown
     assert shown.endswith("6 errors. Nothing was submitted.")
     assert caught.value.exit_status == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ("parameters: {x: {min: 0, max: 99999999999999999999999999999}}", ["3:31"]),
+        ("parameters: {x: {min: 0, max: null}}", ["3:14"]),
+        (f"{PARAMETERS}retry: {{max: 99999999999999999999999999999}}", ["4:14"]),
+        (f"{PARAMETERS}retry: {{max: ~}}", ["4:8"]),
+    ],
+)
+def test_spec_value_that_can_not_be_read_is_told_once(text: str, places: list[str]) -> None:
+    """What was said is not called missing; what is null is."""
+    assert [place for place, _ in problems(HEAD + text + "\n")] == places
 
 
 def test_spec_caret_stands_under_wide_characters() -> None:
@@ -351,6 +408,7 @@ def test_spec_unreadable_file_is_a_problem(tmp_path: Path, data: bytes | None, p
         ("resources: {image: 'a b'}", "4:20", "'resources.image' is the name of an image, without spaces"),
         ("limits: {time: 100000d}", "4:16", "'limits.time' is a time above zero and at most ten years"),
         ("name: " + "n" * 251, "4:7", "'name' is over 250 characters"),
+        ("name: '@latest'", "4:7", "'name' begins with '@', which is kept for references such as @latest"),
         ("queue: " + "q" * 101, "4:8", "'queue' is over 100 characters"),
         ("register: {model: m, artifact: ../x}", "4:32", "'register.artifact' must lie within the project folder"),
         ("collect: {stdout: '(?P<key>a)(?P<value>b){99999999999}'}", "4:19", "'collect.stdout' is no regular expression: the repetition number is too large"),
@@ -541,6 +599,26 @@ def test_spec_project_folder_runs_once_without_a_sweep_file(project: Path) -> No
     assert submission.config.space.cell(0) == {"alpha": "0.50"}
     with pytest.raises(SpecProblems, match="needs 'alpha'"):
         load_project(project)
+
+
+@pytest.mark.parametrize(
+    ("mlproject", "filename", "names"),
+    [
+        ("name: proj ü\n", "sweep.yaml", ("proj ü", "proj ü")),
+        ("name: proj ü\n", "lr-sweep.yaml", ("lr-sweep", "proj ü")),
+        ("name: null\n", "sweep.yaml", ("folder", "folder")),
+        ("name: '  '\n", "sweep.yaml", ("folder", "folder")),
+    ],
+)
+def test_spec_mlproject_names_what_the_file_does_not(tmp_path: Path, mlproject: str, filename: str, names: tuple[str, str]) -> None:
+    """Its name comes before the folder's; also for a folder without a sweep file."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "train.py").touch()
+    (folder / "MLproject").write_text(f"{mlproject}entry_points: {{main: {{command: python train.py}}}}\n")
+    config = parse_sweep(HEAD + PARAMETERS, filename, project_dir=folder)
+    assert (config.name, config.experiment) == names
+    assert load_project(folder).config.name == (names[1])
 
 
 def test_spec_import_is_light() -> None:

@@ -368,7 +368,27 @@ def test_client_gives_up_in_time_when_the_server_stays_away() -> None:
     script = "import sys, sweep_client\nsweep_client.EXIT_FLUSH_S = 0.3\nsweep_client.log({'m': 1})\nsys.exit(7)"
     ended = run_python(script, SWEEP_TRACKING_URI="http://127.0.0.1:9", SWEEP_RUN_ID="r1", SWEEP_RUN_TOKEN="t")
     assert ended.returncode == 7
-    assert "not everything logged could be sent" in ended.stderr
+    assert "not everything logged could be sent before the end; missing: 1 points, 0 parameters, 0 tags\n" in ended.stderr
+
+
+def test_client_does_not_wait_long_at_the_end_for_a_server_that_never_answered() -> None:
+    """As from a container that can't reach it: that is no restart to be waited for."""
+    script = "import sweep_client\nsweep_client.UNREACHED_FLUSH_S = 0.3\nsweep_client.log({'m': 1})"
+    ended = run_python(script, SWEEP_TRACKING_URI="http://127.0.0.1:9", SWEEP_RUN_ID="r1", SWEEP_RUN_TOKEN="t")
+    assert "missing: 1 points" in ended.stderr
+
+
+def test_client_waits_longer_at_the_end_for_a_server_that_has_answered_before(server: FakeServer) -> None:
+    """That one is being restarted."""
+    script = """
+import sweep_client
+sweep_client.EXIT_FLUSH_S, sweep_client.UNREACHED_FLUSH_S = 30.0, 0.0
+sweep_client.log({"m": 1})
+assert sweep_client.flush(20)
+sweep_client.log({"m": 2})
+"""
+    ended = run_python(script, SWEEP_TRACKING_URI=server.url, SWEEP_RUN_ID="r1", SWEEP_RUN_TOKEN="t")
+    assert (ended.stderr, [value for _, value, _ in server.points]) == ("", [1, 2])
 
 
 def test_client_logs_from_a_forked_child(server: FakeServer) -> None:

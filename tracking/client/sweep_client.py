@@ -34,6 +34,7 @@ __all__ = ["flush", "log", "log_artifact", "log_artifacts", "log_param", "log_pa
 MAX_BUFFERED_POINTS = 200_000
 MAX_BUFFERED_TEXTS = 10_000
 EXIT_FLUSH_S = 60.0
+UNREACHED_FLUSH_S = 15.0
 ARTIFACT_TIME_S = 300.0
 
 _MAX_BATCH_POINTS = 1000
@@ -211,6 +212,9 @@ class _Logger:
         self._points: "collections.deque[dict[str, Any]]" = collections.deque()
         self._texts: "dict[str, dict[str, str]]" = {"params": {}, "tags": {}}
         self._is_sending = False
+        self._was_reached = False
+        self._batch: "dict[str, Any]" = {"metrics": [], "params": {}, "tags": {}}
+        self._n_dropped = 0
         self._n_waiters = 0
         self._next_step = 0
         self._thread: "threading.Thread | None" = None
@@ -231,6 +235,7 @@ class _Logger:
             self._points.extend({"key": key, "value": value, "timestamp": now_ms, "step": at} for key, value in values if value is not None and _is_key(key))
             while len(self._points) > MAX_BUFFERED_POINTS:
                 self._points.popleft()
+                self._n_dropped += 1
                 _note("full", "the buffer is full: the oldest points are dropped")
             self._wake()
 
@@ -265,8 +270,21 @@ class _Logger:
 
     def flush_at_exit(self) -> None:
         """Give what is buffered a last, bounded chance."""
-        if os.getpid() == self.pid and self._is_on and not self.flush(EXIT_FLUSH_S):
-            _note("exit", "not everything logged could be sent before the end")
+        if os.getpid() != self.pid:
+            return
+        # A server that has answered before is being restarted; one that never did is perhaps not to be reached from here.
+        if self._is_on and not self.flush(EXIT_FLUSH_S if self._was_reached else min(EXIT_FLUSH_S, UNREACHED_FLUSH_S)):
+            _note("exit", f"not everything logged could be sent before the end; missing: {self._unsent()}")
+        if self._n_dropped:
+            _note("dropped", f"{self._n_dropped} points were dropped because the buffer was full")
+
+    def _unsent(self) -> str:
+        """What waits to be sent, or was under way; of the latter the server may have got some."""
+        with self._changed:
+            under_way = self._batch if self._is_sending else {"metrics": [], "params": {}, "tags": {}}
+            n_points = len(self._points) + len(under_way["metrics"])
+            n_texts = {kind: len(dict(under_way[kind], **texts)) for kind, texts in self._texts.items()}
+        return f"{n_points} points, {n_texts['params']} parameters, {n_texts['tags']} tags"
 
     def upload(self, path: str, artifact_path: str) -> bool:
         """Send one file; False if it did not arrive."""
@@ -326,6 +344,7 @@ class _Logger:
                 break
             try:
                 self._send(server, batch)
+                self._was_reached = True
                 wait_s = 0.0
             except _AwayError as error:
                 _note("away", f"the server can't be reached and is tried again: {error}")
@@ -350,6 +369,7 @@ class _Logger:
             batch: "dict[str, Any]" = {kind: _taken(texts, _MAX_BATCH_TEXTS) for kind, texts in self._texts.items()}
             room = _MAX_BATCH_POINTS - len(batch["params"]) - len(batch["tags"])
             batch["metrics"] = [self._points.popleft() for _ in range(min(room, len(self._points)))]
+            self._batch = batch
             return batch
 
     def _put_back(self, batch: "dict[str, Any]") -> None:

@@ -2,10 +2,15 @@
 
 from typing import Final
 
+from tracking.failpoints import unless_broken
 from tracking.queries.moves import from_states, to_state
 from tracking.states import RUN_MOVES, AttemptState, RunEvent
 
 _CLAIM = RUN_MOVES[RunEvent.CLAIM]
+_AS_PLACED: Final = unless_broken("claim-without-placement", "runs.session_id = live.session_id AND placement = %(placement)s")
+_IS_LIVE: Final = unless_broken("no-fence", "state = 'running'")
+_IS_THIS_SESSIONS: Final = unless_broken("no-fence", "session_id = %(session_id)s AND state = 'running'")
+_IS_CURRENT: Final = unless_broken("no-fence", "attempt = %(attempt)s AND state = 'running'")
 
 _CLAIMED_COLUMNS: Final = """
     r.run_id, r.attempt, r.placement, r.experiment_id::text AS experiment_id, r.name, r.argv, r.params, r.seed, r.gpu_ids,
@@ -19,7 +24,7 @@ WITH live AS (
     UPDATE runs SET state = {to_state(_CLAIM)}, attempt = attempt + 1, started_at = coalesce(started_at, now()), verdict_due = false,
            cause = NULL, detail = NULL
       FROM live
-     WHERE run_id = %(run_id)s AND state IN {from_states(_CLAIM)} AND runs.session_id = live.session_id AND placement = %(placement)s
+     WHERE run_id = %(run_id)s AND state IN {from_states(_CLAIM)} AND {_AS_PLACED}
        AND cancel_requested_at IS NULL
     RETURNING runs.*, live.host_incarnation
 ), a AS (
@@ -48,12 +53,12 @@ UPDATE attempts SET started_at = now(), info = info || %(info)s::jsonb
  WHERE run_id = %(run_id)s AND attempt = %(attempt)s AND session_id = %(session_id)s AND state = 'running' AND started_at IS NULL
 """
 
-END: Final = """
+END: Final = f"""
 WITH a AS (
     UPDATE attempts SET state = %(state)s, ended_at = now(), finish_key = %(finish_key)s, cause = %(cause)s, detail = %(detail)s,
            exit_status = %(exit_status)s, signal = %(signal)s, duration_s = %(duration_s)s,
            started_at = coalesce(started_at, now() - make_interval(secs => %(duration_s)s))
-     WHERE run_id = %(run_id)s AND attempt = %(attempt)s AND session_id = %(session_id)s AND state = 'running'
+     WHERE run_id = %(run_id)s AND attempt = %(attempt)s AND {_IS_THIS_SESSIONS}
     RETURNING run_id, attempt
 )
 SELECT r.sweep_id, r.trial_number, s.metric_name, s.metric_goal, s.metric_from, l.value, l.min_value, l.max_value,
@@ -64,10 +69,10 @@ SELECT r.sweep_id, r.trial_number, s.metric_name, s.metric_goal, s.metric_from, 
 """
 """Index: primary key, the fence. None back: the attempt is no longer this session's."""
 
-RUN_ENDS: Final = """
+RUN_ENDS: Final = f"""
 WITH r AS (
     UPDATE runs SET state = %(to)s, ended_at = now(), cause = %(cause)s, detail = %(detail)s, value = %(value)s, verdict_due = false
-     WHERE run_id = %(run_id)s AND attempt = %(attempt)s AND state = 'running'
+     WHERE run_id = %(run_id)s AND {_IS_CURRENT}
     RETURNING run_id, attempt, sweep_id, trial_number, worker_id, session_id
 ), d AS (
     UPDATE runs SET state = 'killed', ended_at = now()
@@ -83,10 +88,10 @@ SELECT subject, event, 'running', to_state, sweep_id, trial_number, run_id, atte
                   ('run', %(run_event)s, %(to)s, %(cause)s, %(detail)s)) AS v (subject, event, to_state, cause, detail)
 """
 
-VERDICT_DUE: Final = """
+VERDICT_DUE: Final = f"""
 WITH r AS (
     UPDATE runs SET verdict_due = true, cause = %(cause)s, detail = %(detail)s
-     WHERE run_id = %(run_id)s AND attempt = %(attempt)s AND state = 'running'
+     WHERE run_id = %(run_id)s AND {_IS_CURRENT}
     RETURNING run_id, attempt, sweep_id, trial_number, worker_id
 ), d AS (
     UPDATE runs SET state = 'killed', ended_at = now()
@@ -117,8 +122,8 @@ AUTHENTICATE: Final = """
 SELECT token_hash, state FROM attempts WHERE run_id = %(run_id)s AND attempt = %(attempt)s
 """
 
-FENCE: Final = """
-SELECT 1 FROM attempts WHERE run_id = %(run_id)s AND attempt = %(attempt)s AND state = 'running' FOR SHARE
+FENCE: Final = f"""
+SELECT 1 FROM attempts WHERE run_id = %(run_id)s AND attempt = %(attempt)s AND {_IS_LIVE} FOR SHARE
 """
 """Holds the attempt open until the writer's commit: an outcome can't slip in between."""
 

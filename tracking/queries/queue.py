@@ -88,22 +88,25 @@ UNPLACE_REFUSED: Final = _UNPLACE_WHERE % "run_id = %(run_id)s AND placement = %
 
 VERDICTS_DUE: Final = """
 SELECT r.run_id, r.attempt, r.sweep_id, r.trial_number, r.worker_id, r.cause, r.detail, r.machinery_faults,
-       r.cancel_requested_at IS NOT NULL AS cancel, r.prune_requested_at IS NOT NULL AS prune
-  FROM runs r WHERE r.kind = 'managed' AND r.state = 'running' AND r.verdict_due
+       r.cancel_requested_at IS NOT NULL AS cancel, r.prune_requested_at IS NOT NULL AS prune, r.user_retries, a.exit_status, a.signal,
+       coalesce(s.retry::text, '{}') AS retry, coalesce(s.state = 'stopping', false) AS is_stopping
+  FROM runs r LEFT JOIN sweeps s ON s.sweep_id = r.sweep_id LEFT JOIN attempts a ON a.run_id = r.run_id AND a.attempt = r.attempt
+ WHERE r.kind = 'managed' AND r.state = 'running' AND r.verdict_due
 """
-"""Index: ix_runs_live."""
+"""Indexes: ix_runs_live, primary keys."""
 
 REQUEUE: Final = f"""
 WITH r AS (
     UPDATE runs SET state = {to_state(_REQUEUE)}, verdict_due = false, session_id = NULL, worker_id = NULL, gpu_ids = '{{}}',
-           machinery_faults = machinery_faults + %(machinery)s, not_before = now() + make_interval(secs => %(delay_s)s),
-           prune_requested_at = NULL,
+           machinery_faults = machinery_faults + %(machinery)s, user_retries = user_retries + 1 - %(machinery)s,
+           not_before = now() + make_interval(secs => %(delay_s)s), prune_requested_at = NULL,
            avoid_workers = CASE WHEN %(avoid)s = '' THEN avoid_workers ELSE array_append(array_remove(avoid_workers, %(avoid)s), %(avoid)s) END
      WHERE run_id = %(run_id)s AND attempt = %(attempt)s AND state IN {from_states(_REQUEUE)} AND verdict_due AND cancel_requested_at IS NULL
-    RETURNING run_id, sweep_id, trial_number, attempt, cause
+    RETURNING run_id, sweep_id, trial_number, attempt, cause, not_before
 )
-INSERT INTO events (subject, event, from_state, to_state, sweep_id, trial_number, run_id, attempt, cause, detail)
-SELECT 'run', 'requeue', 'running', {to_state(_REQUEUE)}, sweep_id, trial_number, run_id, attempt, cause, %(detail)s FROM r
+INSERT INTO events (subject, event, from_state, to_state, sweep_id, trial_number, run_id, attempt, cause, detail, data)
+SELECT 'run', 'requeue', 'running', {to_state(_REQUEUE)}, sweep_id, trial_number, run_id, attempt, cause, %(detail)s,
+       jsonb_build_object('not_before', not_before) FROM r
 """
 """Not when a cancel came after the verdict was thought out: such a run would wait for ever. A prune was asked of what the ended
 attempt had logged; the next one starts with a clean view."""

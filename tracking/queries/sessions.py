@@ -2,6 +2,11 @@
 
 from typing import Final
 
+from tracking.failpoints import is_broken
+
+NOW: Final = "to_timestamp(%(own_clock)s)" if is_broken("worker-clock-lease") else "now()"
+"""Of leases: the database's clock, whoever asks (I4)."""
+
 UPSERT_WORKER: Final = """
 INSERT INTO workers (worker_id, name, hostname) VALUES (%(worker_id)s, %(name)s, %(hostname)s)
 ON CONFLICT (worker_id) DO UPDATE SET name = excluded.name, hostname = excluded.hostname, cordoned = NULL, cordoned_at = NULL,
@@ -19,37 +24,40 @@ STATE: Final = "SELECT state FROM sessions WHERE session_id = %(session_id)s FOR
 LOOK: Final = "SELECT state FROM sessions WHERE session_id = %(session_id)s"
 """Index: primary key."""
 
-OPEN: Final = """
+OPEN: Final = f"""
 INSERT INTO sessions (session_id, worker_id, state, celery_queue, queues, slots, cpus, memory_bytes, gpus, runtimes, host_incarnation,
-                      version, pid, lease_until)
+                      version, pid, renewed_at, lease_until)
 VALUES (%(session_id)s, %(worker_id)s, 'live', %(celery_queue)s, %(queues)s, %(slots)s, %(cpus)s, %(memory_bytes)s, %(gpus)s, %(runtimes)s,
-        %(host_incarnation)s, %(version)s, %(pid)s, now() + make_interval(secs => %(lease_s)s))
-ON CONFLICT (session_id) DO UPDATE SET renewed_at = now(), lease_until = excluded.lease_until
+        %(host_incarnation)s, %(version)s, %(pid)s, {NOW}, {NOW} + make_interval(secs => %(lease_s)s))
+ON CONFLICT (session_id) DO UPDATE SET renewed_at = excluded.renewed_at, lease_until = excluded.lease_until
 """
 """Opened again under the same id after a lost reply: the same session."""
 
-RENEW: Final = """
-UPDATE sessions SET renewed_at = now(), lease_until = now() + make_interval(secs => %(lease_s)s)
+RENEW: Final = f"""
+UPDATE sessions SET renewed_at = {NOW}, lease_until = {NOW} + make_interval(secs => %(lease_s)s)
  WHERE session_id = %(session_id)s AND state = 'live'
 """
+
+OFFER: Final = "UPDATE sessions SET runtimes = %(runtimes)s WHERE session_id = %(session_id)s"
 
 OURS: Final = """
 SELECT r.run_id, r.placement, r.attempt, r.state, r.cancel_requested_at IS NOT NULL AS cancel, r.prune_requested_at IS NOT NULL AS prune,
        w.draining
   FROM sessions s JOIN workers w ON w.worker_id = s.worker_id
   LEFT JOIN runs r ON r.kind = 'managed' AND r.state IN ('placed', 'running') AND r.session_id = s.session_id AND NOT r.verdict_due
- WHERE s.session_id = %(session_id)s
+ WHERE s.session_id = %(session_id)s AND s.state = 'live'
  ORDER BY r.placed_at
 """
-"""Index: ix_runs_live. One row without a run when there is none, for the worker's own state."""
+"""Index: ix_runs_live. One row without a run when there is none, for the worker's own state; no row when the session is over: it owns
+nothing then, and that is no reason to stop what a newer session of the same worker has adopted."""
 
 CLOSE: Final = "UPDATE sessions SET state = 'ended', ended_at = now() WHERE session_id = %(session_id)s AND state = 'live'"
 
-LOSE_SILENT: Final = """
+LOSE_SILENT: Final = f"""
 WITH s AS (
     UPDATE sessions SET state = CASE WHEN state = 'live' THEN 'lost' ELSE state END, ended_at = coalesce(ended_at, now())
      WHERE session_id IN (SELECT session_id FROM sessions WHERE state = 'live' UNION SELECT session_id FROM attempts WHERE state = 'running')
-       AND renewed_at + make_interval(secs => %(reassign_after_s)s) < now()
+       AND renewed_at + make_interval(secs => %(reassign_after_s)s) < {NOW}
        AND EXISTS (SELECT 1 FROM leader WHERE lease_until >= now() AND (suspended_until IS NULL OR suspended_until <= now()))
     RETURNING session_id, worker_id
 ), e AS (

@@ -17,9 +17,9 @@ VALUES (%(sweep_id)s, %(experiment_id)s, 'sweep', %(name)s, %(user_name)s, 'runn
 INSERT: Final = """
 WITH s AS (
     INSERT INTO sweeps (sweep_id, experiment_id, name, short_id, submission_id, state, user_name, config, source, launch, metric_name,
-                        metric_goal, metric_from, queue, priority, parallel, started_at)
+                        metric_goal, metric_from, queue, priority, parallel, retry, started_at)
     VALUES (%(sweep_id)s, %(experiment_id)s, %(name)s, %(short_id)s, %(submission_id)s, 'active', %(user_name)s, %(config)s, %(source)s,
-            %(launch)s, %(metric_name)s, %(metric_goal)s, %(metric_from)s, %(queue)s, %(priority)s, %(parallel)s, now())
+            %(launch)s, %(metric_name)s, %(metric_goal)s, %(metric_from)s, %(queue)s, %(priority)s, %(parallel)s, %(retry)s, now())
 )
 INSERT INTO events (subject, event, to_state, sweep_id, run_id, detail) VALUES ('sweep', 'submit', 'active', %(sweep_id)s, %(sweep_id)s, %(user_name)s)
 """

@@ -15,6 +15,7 @@ from tracking.store.sessions import Sessions
 from tracking.store.snapshots import Snapshots
 from tracking.store.sweeps import Sweeps
 from tracking.store.trials import Trials
+from tracking.store.why import Why
 
 __all__ = ["Fence", "LogPage", "Store", "open_store", "upgrade_schema"]
 
@@ -36,6 +37,7 @@ class Store:
         self.registry = Registry(database)
         self.snapshots = Snapshots(database)
         self.leader = Leader(database)
+        self.why = Why(database)
 
     def wake(self) -> None:
         """Wake the scheduler, after the commit that gave it something to do."""

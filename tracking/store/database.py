@@ -3,15 +3,17 @@
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import msgspec
-from psycopg2 import Error as DriverError
+import psycopg2
 from psycopg2 import errors as pg
+from psycopg2.extras import NamedTupleCursor
 from sqlalchemy import create_engine
-from sqlalchemy.engine import Connection, CursorResult, Engine, Row, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.engine import Connection, Engine, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import PoolProxiedConnection
 
 from tracking.errors import Contradiction, DatabaseAway, InvalidValue, SchemaOutdated, SettingError
 
@@ -62,20 +64,24 @@ def plain_url(url: str) -> str:
 
 
 class Transaction:
-    """Statements of one transaction; rows come back as named tuples."""
+    """Statements on one connection; rows come back as named tuples.
 
-    __slots__ = ("connection",)
+    They go to the driver as they are: SQLAlchemy's own execution costs ten times as much as the driver's, on every statement.
+    """
 
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
+    __slots__ = ("_cursor",)
 
-    def rows(self, sql: str, params: Params | None = None) -> Sequence[Row[Any]]:
+    def __init__(self, cursor: Any) -> None:
+        self._cursor = cursor
+
+    def rows(self, sql: str, params: Params | None = None) -> Sequence[Any]:
         """All rows of a query."""
-        return self._run(sql, dict(params or {})).all()
+        rows: Sequence[Any] = self._run(sql, params or {}).fetchall()
+        return rows
 
-    def one(self, sql: str, params: Params | None = None) -> Row[Any] | None:
+    def one(self, sql: str, params: Params | None = None) -> Any:
         """The first row, or None."""
-        return self._run(sql, dict(params or {})).first()
+        return self._run(sql, params or {}).fetchone()
 
     def scalar(self, sql: str, params: Params | None = None) -> Any:
         """The first column of the first row, or None."""
@@ -84,7 +90,8 @@ class Transaction:
 
     def execute(self, sql: str, params: Params | None = None) -> int:
         """Run a statement; how many rows it touched."""
-        return self._run(sql, dict(params or {})).rowcount
+        touched: int = self._run(sql, params or {}).rowcount
+        return touched
 
     def insert(self, head: str, rows: Sequence[Sequence[Any]], tail: str = "") -> None:
         """Multi-row `INSERT ... VALUES`: `head` ends before the rows, `tail` follows them."""
@@ -100,21 +107,15 @@ class Transaction:
             source = io.BytesIO(body.encode())
         except UnicodeEncodeError as error:
             raise InvalidValue(f"A value can't be stored: {error}") from error
-        cursor = cast(Any, self.connection.connection).cursor()
-        try:
-            cursor.copy_expert(f"COPY {table} ({', '.join(columns)}) FROM STDIN", source)
-        except DriverError as error:
-            # SQLAlchemy knows nothing of this cursor: its errors are wrapped here as they would be there.
-            raise _wrapped(error) from error
-        finally:
-            cursor.close()
+        self._cursor.copy_expert(f"COPY {table} ({', '.join(columns)}) FROM STDIN", source)
 
-    def _run(self, sql: str, params: dict[str, Any] | tuple[Any, ...]) -> CursorResult[Any]:
+    def _run(self, sql: str, params: Params | tuple[Any, ...]) -> Any:
         try:
-            return self.connection.exec_driver_sql(sql, params)
+            self._cursor.execute(sql, params)
         except ValueError as error:
             # The driver itself refuses what no text column takes: NUL characters and lone surrogates.
             raise InvalidValue(f"A value can't be stored: {error}") from error
+        return self._cursor
 
 
 class Database:
@@ -138,56 +139,92 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """A transaction: committed at the end, rolled back on any error."""
-        with _translated(), self.engine.connect() as connection:
+        with self._connected() as connection:
+            yield Transaction(connection.cursor(cursor_factory=NamedTupleCursor))
+            connection.commit()
+
+    @contextmanager
+    def autocommit(self) -> Iterator[Transaction]:
+        """Each statement is a transaction of its own: for single ones, two round trips (BEGIN, COMMIT) less than `transaction`."""
+        with self._connected() as connection:
+            driver: Any = connection.driver_connection
+            # Kept in the client: it decides whether BEGIN is sent, and sets nothing in the session (D12).
+            driver.autocommit = True
             try:
-                with connection.begin():
-                    yield Transaction(connection)
-            except DBAPIError as error:
-                # A server that has become a standby stays one: the next try is to find the new primary.
-                if getattr(error.orig, "pgcode", None) == _READ_ONLY:
-                    connection.invalidate()
-                raise
+                yield Transaction(connection.cursor(cursor_factory=NamedTupleCursor))
+            finally:
+                if not driver.closed:
+                    driver.autocommit = False
+
+    @contextmanager
+    def alembic(self) -> Iterator[tuple[Transaction, Connection]]:
+        """A transaction for Alembic, which takes SQLAlchemy's connections only."""
+        try:
+            with self.engine.begin() as connection, _translated():
+                cursor: Any = connection.connection.cursor(cursor_factory=NamedTupleCursor)
+                yield Transaction(cursor), connection
+        except DBAPIError as error:
+            if isinstance(error.orig, psycopg2.Error):
+                raise _our_error(error.orig) from error
+            raise
 
     def notify(self) -> None:
         """Wake the scheduler. After the commit and apart from it: NOTIFY takes a database-wide lock at commit."""
-        # A transaction like any other: to leave autocommit again the driver would have to SET session state (D12).
-        with self.transaction() as tx:
+        with self.autocommit() as tx:
             tx.execute(f"NOTIFY {CHANNEL}")
 
     def close(self) -> None:
         """Close every idle connection."""
         self.engine.dispose()
 
+    @contextmanager
+    def _connected(self) -> Iterator[PoolProxiedConnection]:
+        with _translated():
+            connection = self.engine.raw_connection()
+            try:
+                yield connection
+            except psycopg2.Error as error:
+                self._let_go(connection, error)
+                raise
+            finally:
+                # Back to the pool, which rolls back what is open.
+                connection.close()
+
+    def _let_go(self, connection: PoolProxiedConnection, error: psycopg2.Error) -> None:
+        """Drop connections that are of no use any more."""
+        driver: Any = connection.driver_connection
+        if driver.closed:
+            # The others came from the same server: each would fail once. Not the engine's `dispose`: it takes what is given back
+            # from under those who wait for it, and they go on waiting until their time is over.
+            self.engine.pool._invalidate(connection, error)
+        elif error.pgcode == _READ_ONLY:
+            # A server that has become a standby stays one: the next try is to find the new primary.
+            connection.invalidate(error)
+
 
 @contextmanager
 def _translated() -> Iterator[None]:
     try:
         yield
-    except DBAPIError as error:
-        raise _our_error(error) from error
+    except psycopg2.Error as error:
+        ours = _our_error(error)
+        if ours is error:
+            raise
+        raise ours from error
     except PoolTimeout as error:
         raise DatabaseAway("All database connections of this process are in use.") from error
 
 
-def _wrapped(error: DriverError) -> DBAPIError:
-    kind = OperationalError if isinstance(error, pg.OperationalError) else InterfaceError if isinstance(error, pg.InterfaceError) else DBAPIError
-    return kind("COPY", None, error)
-
-
-def _may_pass(cause: BaseException | None) -> bool:
-    code = getattr(cause, "pgcode", None) or ""
-    return code.startswith(_PASSING)
-
-
-def _our_error(error: DBAPIError) -> Exception:
-    cause = error.orig
-    first_line = str(cause).strip().split("\n", 1)[0]
-    if isinstance(cause, pg.UndefinedTable | pg.UndefinedColumn):
+def _our_error(error: psycopg2.Error) -> Exception:
+    first_line = str(error).strip().split("\n", 1)[0]
+    if isinstance(error, pg.UndefinedTable | pg.UndefinedColumn):
         return SchemaOutdated(f"The database's schema does not fit this program: {first_line}")
-    if isinstance(cause, pg.CharacterNotInRepertoire | pg.UntranslatableCharacter | pg.NumericValueOutOfRange):
+    if isinstance(error, pg.CharacterNotInRepertoire | pg.UntranslatableCharacter | pg.NumericValueOutOfRange):
         return InvalidValue(f"A value can't be stored: {first_line}")
-    if isinstance(error, IntegrityError):
+    if isinstance(error, psycopg2.IntegrityError):
         return Contradiction(f"The record refused the write: {first_line}")
-    if isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated or _may_pass(cause):
+    # A connection that breaks off has no code: its error is of the driver's general kind.
+    broke_off = error.pgcode is None and type(error) is psycopg2.DatabaseError
+    if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError) or broke_off or (error.pgcode or "").startswith(_PASSING):
         return DatabaseAway(f"Postgres can't be reached or broke off: {first_line}")
     return error

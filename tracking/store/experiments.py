@@ -51,7 +51,7 @@ class Experiments:
         """
         row = None
         if experiment_id.isdecimal() and len(experiment_id) < 19:
-            with self._database.transaction() as tx:
+            with self._database.autocommit() as tx:
                 row = tx.one(f"{_SELECT} WHERE e.experiment_id = %(id)s", {"id": int(experiment_id)})
         if row is None:
             raise NotFound(f"No Experiment with id={experiment_id} exists")
@@ -59,13 +59,13 @@ class Experiments:
 
     def get_by_name(self, name: str) -> Experiment | None:
         """The experiment of this name, or None. Index: unique name."""
-        with self._database.transaction() as tx:
+        with self._database.autocommit() as tx:
             row = tx.one(f"{_SELECT} WHERE e.name = %(name)s", {"name": name})
         return None if row is None else _experiment(row)
 
     def list(self, limit: int = 1000) -> Sequence[Experiment]:
         """Experiments, newest first."""
-        with self._database.transaction() as tx:
+        with self._database.autocommit() as tx:
             return [_experiment(row) for row in tx.rows(f"{_SELECT} ORDER BY e.experiment_id DESC LIMIT %(limit)s", {"limit": limit})]
 
 
@@ -80,4 +80,4 @@ def ensure_experiment(tx: Transaction, name: str) -> int:
 
 
 def _experiment(row: Any) -> Experiment:
-    return Experiment(**row._mapping)
+    return Experiment(**row._asdict())

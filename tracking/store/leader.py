@@ -3,6 +3,7 @@
 from msgspec import Struct
 
 from tracking.errors import RecordError
+from tracking.failpoints import is_broken
 from tracking.store.database import Database, Transaction
 
 
@@ -53,22 +54,31 @@ class Leader:
 
     def acquire(self, holder: str, *, lease_s: float, suspend_s: float) -> Leadership | None:
         """Lead, if nobody does; None while another leads. A gap in the ticking suspends expiry for `suspend_s`."""
-        values = {"holder": holder, "lease_s": lease_s, "gap_s": lease_s, "suspend_s": suspend_s}
-        with self._database.transaction() as tx:
+        values = {"holder": holder, "lease_s": lease_s, "gap_s": lease_s, "suspend_s": _suspension_s(suspend_s)}
+        with self._database.autocommit() as tx:
             row = tx.one(_ACQUIRE, values)
         return None if row is None else Leadership(row.epoch, row.suspended)
 
-    def renew(self, holder: str, epoch: int, *, lease_s: float, suspend_s: float) -> Leadership | None:
-        """Go on leading; None when another has taken over."""
-        values = {"holder": holder, "epoch": epoch, "lease_s": lease_s, "gap_s": 2 * lease_s, "suspend_s": suspend_s}
-        with self._database.transaction() as tx:
+    def renew(self, holder: str, epoch: int, *, lease_s: float, suspend_s: float, had_outage: bool = False) -> Leadership | None:
+        """Go on leading; None when another has taken over.
+
+        Args:
+            had_outage: Postgres has refused the holder something since it renewed last, and workers too perhaps: that suspends as a gap does.
+        """
+        gap_s = 0.0 if had_outage else 2 * lease_s
+        values = {"holder": holder, "epoch": epoch, "lease_s": lease_s, "gap_s": gap_s, "suspend_s": _suspension_s(suspend_s)}
+        with self._database.autocommit() as tx:
             row = tx.one(_RENEW, values)
         return None if row is None else Leadership(row.epoch, row.suspended)
 
     def resign(self, holder: str, epoch: int) -> None:
         """Let a standby take over at once."""
-        with self._database.transaction() as tx:
+        with self._database.autocommit() as tx:
             tx.execute(_RESIGN, {"holder": holder, "epoch": epoch})
+
+
+def _suspension_s(suspend_s: float) -> float:
+    return 0.0 if is_broken("no-expiry-suspension") else suspend_s
 
 
 def hold_leadership(tx: Transaction, epoch: int) -> None:

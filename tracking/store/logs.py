@@ -70,7 +70,7 @@ class Logs:
         Raises:
             NotFound: no such run.
         """
-        with self._database.transaction() as tx:
+        with self._database.autocommit() as tx:
             run = tx.one(_ATTEMPT, {"run_id": run_id, "attempt": attempt})
             if run is None:
                 raise NotFound(f"Run with id={run_id} not found")

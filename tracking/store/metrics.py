@@ -45,7 +45,7 @@ class Metrics:
     def history(self, run_id: str, key: str, max_results: int = 25000, page_token: str = "") -> tuple[list[MetricPoint], str]:
         """One metric's points of the current attempt by step, time and value; and the next page's token or ''."""
         offset = decode_offset(page_token)
-        with self._database.transaction() as tx:
+        with self._database.autocommit() as tx:
             get_run(tx, run_id)
             rows = tx.rows(sql.HISTORY, {"run_id": run_id, "key": key, "limit": max_results + 1, "offset": offset})
         points = [MetricPoint(key, row.value, row.step, row.time_ms) for row in rows[:max_results]]
@@ -53,12 +53,12 @@ class Metrics:
 
     def latest_of(self, run_ids: Sequence[str], key: str) -> dict[str, MetricPoint]:
         """The latest value of one metric in each of many runs; those without it are left out. Index: metric_latest's primary key."""
-        with self._database.transaction() as tx:
+        with self._database.autocommit() as tx:
             return {row.run_id: _point(row) for row in tx.rows(sql.LATEST_OF, {"run_ids": list(run_ids), "key": key})}
 
     def latest(self, run_id: str) -> list[MetricPoint]:
         """The latest value of each metric of the current attempt."""
-        with self._database.transaction() as tx:
+        with self._database.autocommit() as tx:
             return list(load_data(tx, [get_run(tx, run_id)])[run_id].metrics)
 
 

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Struct
 
 from tracking.queries import queue as sql
-from tracking.records import PlacedRun, Resources
+from tracking.records import PlacedRun, Resources, Retry
 from tracking.store.database import Database
 from tracking.store.leader import hold_leadership
 
@@ -56,7 +56,13 @@ class Placed(Struct, frozen=True):
 
 
 class DueVerdict(Struct, frozen=True):
-    """A run whose attempt has failed and that waits for the scheduler's word."""
+    """A run whose attempt has failed and that waits for the scheduler's word.
+
+    Attributes:
+        user_retries: attempts already given on the user's budget.
+        retry: that budget.
+        is_stopping: the sweep starts nothing more.
+    """
 
     run_id: str
     attempt: int
@@ -68,6 +74,11 @@ class DueVerdict(Struct, frozen=True):
     machinery_faults: int
     cancel: bool
     prune: bool
+    user_retries: int = 0
+    exit_status: int | None = None
+    signal: int | None = None
+    retry: Retry = Retry()
+    is_stopping: bool = False
 
 
 def _resources(text: str | None) -> Resources:
@@ -82,7 +93,7 @@ class Queue:
 
     def waiting(self, limit: int = 2000) -> list[QueuedRun]:
         """Runs to be placed, by priority and age."""
-        with self._database.transaction() as tx:
+        with self._database.autocommit() as tx:
             rows = tx.rows(sql.QUEUED, {"limit": limit})
         return [
             QueuedRun(r.run_id, r.sweep_id, r.user_name, r.queue, r.priority, r.created_at, _resources(r.resources), r.parallel, tuple(r.avoid_workers))
@@ -91,7 +102,7 @@ class Queue:
 
     def held(self) -> list[HeldRun]:
         """Runs that sessions hold now."""
-        with self._database.transaction() as tx:
+        with self._database.autocommit() as tx:
             rows = tx.rows(sql.HELD)
         return [HeldRun(r.run_id, r.sweep_id, r.user_name, r.session_id, r.state, _resources(r.resources), tuple(r.gpu_ids)) for r in rows]
 
@@ -119,13 +130,14 @@ class Queue:
     def refuse(self, session_id: str, placed: PlacedRun, reason: str) -> bool:
         """A worker gives back what was placed on it (it drains, or can't take it)."""
         values = {"run_id": placed.run_id, "placement": placed.placement, "session_id": session_id, "detail": reason}
-        with self._database.transaction() as tx:
+        with self._database.autocommit() as tx:
             return bool(tx.rows(sql.UNPLACE_REFUSED, values))
 
     def verdicts_due(self) -> list[DueVerdict]:
         """Failed attempts whose runs wait for the scheduler's word."""
-        with self._database.transaction() as tx:
-            return [DueVerdict(**row._mapping) for row in tx.rows(sql.VERDICTS_DUE)]
+        with self._database.autocommit() as tx:
+            rows = tx.rows(sql.VERDICTS_DUE)
+        return [DueVerdict(**{**row._asdict(), "retry": msgspec.json.decode(row.retry, type=Retry)}) for row in rows]
 
     def requeue(self, epoch: int, due: DueVerdict, *, delay_s: float, machinery: bool, detail: str) -> bool:
         """The run gets another attempt, not before `delay_s` from now, on another worker if the machinery failed."""
@@ -156,11 +168,11 @@ class Queue:
 
     def request_cancel(self, run_id: str, detail: str = "Cancelled by hand.") -> bool:
         """Cancel one run: at once if it waits, else its worker is asked to stop it."""
-        with self._database.transaction() as tx:
+        with self._database.autocommit() as tx:
             row = tx.one(sql.CANCEL_RUN, {"run_id": run_id, "cause": "cancelled", "detail": detail})
         return row is not None and row.n_dropped + row.n_requested > 0
 
     def request_prune(self, run_id: str, detail: str) -> bool:
         """Ask a running run's worker to stop it early."""
-        with self._database.transaction() as tx:
+        with self._database.autocommit() as tx:
             return tx.execute(sql.REQUEST_PRUNE, {"run_id": run_id, "detail": detail}) > 0

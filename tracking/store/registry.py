@@ -63,7 +63,7 @@ class Registry:
 
     def models(self) -> list[RegisteredModel]:
         """All models by name, each with its versions, newest first."""
-        with self._database.transaction() as tx:
+        with self._database.autocommit() as tx:
             return _models(tx, None)
 
     def model(self, name: str) -> RegisteredModel:
@@ -72,7 +72,7 @@ class Registry:
         Raises:
             NotFound: no such model.
         """
-        with self._database.transaction() as tx:
+        with self._database.autocommit() as tx:
             found = _models(tx, name)
         if not found:
             raise NotFound(f"Registered Model with name={name} not found", hint="`sweep models ls` lists them.")
@@ -80,7 +80,7 @@ class Registry:
 
     def of_sweep(self, sweep_id: str) -> list[ModelVersion]:
         """The versions that came out of a sweep, newest first. Index: ix_model_versions_sweep."""
-        with self._database.transaction() as tx:
+        with self._database.autocommit() as tx:
             rows = tx.rows(f"{_VERSIONS} WHERE v.sweep_id = %(id)s ORDER BY v.created_at DESC, v.version DESC", {"id": sweep_id})
         return [_version(row) for row in rows]
 
@@ -155,4 +155,4 @@ def _models(tx: Transaction, name: str | None) -> list[RegisteredModel]:
 
 
 def _version(row: Any) -> ModelVersion:
-    return ModelVersion(**{**row._mapping, "aliases": tuple(row.aliases)})
+    return ModelVersion(**{**row._asdict(), "aliases": tuple(row.aliases)})

@@ -83,12 +83,12 @@ class Runs:
         Raises:
             NotFound: there is none of this id.
         """
-        with self._database.transaction() as tx:
+        with self._database.autocommit() as tx:
             return get_run(tx, run_id)
 
     def data(self, run_id: str) -> RunData:
         """What was logged to a run, its current attempt's view."""
-        with self._database.transaction() as tx:
+        with self._database.autocommit() as tx:
             run = get_run(tx, run_id)
             return load_data(tx, [run])[run_id]
 
@@ -99,7 +99,7 @@ class Runs:
             NotFound: nothing fits.
             InvalidValue: a prefix fits more than one.
         """
-        with self._database.transaction() as tx:
+        with self._database.autocommit() as tx:
             sweep, slash, number = ref.rpartition("/")
             if slash and number.isdecimal():
                 found = tx.scalar(
@@ -181,7 +181,7 @@ class Runs:
         offset = decode_offset(page_token)
         numbers = [int(i) for i in experiment_ids if i.isdecimal() and len(i) < 19]
         text, values = search.compile_search(numbers, where, order_by, view, max_results + 1, offset)
-        with self._database.transaction() as tx:
+        with self._database.autocommit() as tx:
             runs = [_run(row) for row in tx.rows(text, values)]
             data = load_data(tx, runs[:max_results])
         token = encode_offset(offset + max_results) if len(runs) > max_results else ""
@@ -189,8 +189,8 @@ class Runs:
 
     def events(self, run_id: str) -> list[Event]:
         """A run's history, oldest first."""
-        with self._database.transaction() as tx:
-            return [Event(**row._mapping) for row in tx.rows(RUN_EVENTS, {"run_id": run_id})]
+        with self._database.autocommit() as tx:
+            return [Event(**row._asdict()) for row in tx.rows(RUN_EVENTS, {"run_id": run_id})]
 
     def _set_lifecycle(self, run_id: str, stage: str, fence: Fence | None) -> None:
         with self._database.transaction() as tx:
@@ -322,7 +322,7 @@ def _same_value(old: str, new: str) -> bool:
 
 
 def _run(row: Any) -> Run:
-    values = dict(row._mapping)
+    values = row._asdict()
     values["argv"] = tuple(values["argv"])
     return Run(**values)
 

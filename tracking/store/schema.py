@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def schema_version(database: Database) -> str | None:
     """The revision that the database is at, None for an empty one."""
-    with database.transaction() as tx:
+    with database.autocommit() as tx:
         if tx.scalar("SELECT to_regclass('alembic_version') IS NULL"):
             return None
         version = tx.scalar("SELECT version_num FROM alembic_version")
@@ -28,7 +28,8 @@ def check_schema(database: Database) -> None:
     """
     version = schema_version(database)
     if version != HEAD:
-        raise SchemaOutdated(f"The database's schema is at {version or 'nothing'}, this program needs {HEAD}.")
+        found = f"The database's schema is at {version}" if version else "The database is empty"
+        raise SchemaOutdated(f"{found}; this program needs schema {HEAD}.")
 
 
 def upgrade_schema(url: str) -> str:
@@ -50,12 +51,12 @@ def _migrate(url: str, revision: str) -> None:
         # Imported late: a quarter of a second that a database at HEAD need not pay.
         from alembic import command  # noqa: PLC0415
 
-        with database.transaction() as tx:
+        with database.alembic() as (tx, connection):
             if int(tx.scalar("SHOW server_version_num")) < 140000:
                 raise DatabaseAway("This Postgres is older than 14.", hint="Use Postgres 14 or newer.")
             tx.execute("SELECT pg_advisory_xact_lock(%(key)s)", {"key": UPGRADE_LOCK})
             config = _alembic_config()
-            config.attributes["connection"] = tx.connection
+            config.attributes["connection"] = connection
             if revision == "head":
                 command.upgrade(config, revision)
             else:

@@ -1,5 +1,7 @@
 """Workers and their sessions: opened, renewed, fenced, lost. Only the database's clock judges a lease (I4)."""
 
+import time
+from collections.abc import Sequence
 from typing import Any
 
 from tracking.errors import NotFound, NotNow
@@ -30,7 +32,7 @@ class Sessions:
             NotNow: the session was opened before and is over.
         """
         values = {name: getattr(info, name) for name in SessionInfo.__struct_fields__}
-        values.update(queues=list(info.queues), runtimes=list(info.runtimes), lease_s=lease_s)
+        values.update(queues=list(info.queues), runtimes=list(info.runtimes), lease_s=lease_s, own_clock=time.time())
         with self._database.transaction() as tx:
             before = tx.scalar(sql.STATE, values)
             if before not in (None, "live"):
@@ -44,20 +46,25 @@ class Sessions:
 
     def renew(self, session_id: str, *, lease_s: float) -> RenewalAnswer | None:
         """Renew the lease and hear everything that is this session's; None: fenced, stop everything."""
-        with self._database.transaction() as tx:
-            if tx.execute(sql.RENEW, {"session_id": session_id, "lease_s": lease_s}) == 0:
+        with self._database.autocommit() as tx:
+            if tx.execute(sql.RENEW, {"session_id": session_id, "lease_s": lease_s, "own_clock": time.time()}) == 0:
                 return None
             rows = tx.rows(sql.OURS, {"session_id": session_id})
         return _answer(rows)
 
-    def look(self, session_id: str) -> RenewalAnswer:
-        """Hear what is this session's without renewing: cheap enough for every second."""
-        with self._database.transaction() as tx:
+    def look(self, session_id: str) -> RenewalAnswer | None:
+        """Hear what is this session's without renewing: cheap enough for every second. None: it is over."""
+        with self._database.autocommit() as tx:
             return _answer(tx.rows(sql.OURS, {"session_id": session_id}))
+
+    def offer(self, session_id: str, runtimes: Sequence[str]) -> None:
+        """Note what a session can run by now."""
+        with self._database.autocommit() as tx:
+            tx.execute(sql.OFFER, {"session_id": session_id, "runtimes": list(runtimes)})
 
     def state(self, session_id: str) -> str | None:
         """What became of a session: `live`, `fenced` by a newer one of its worker, `lost` to others, `ended`; None if it is unknown."""
-        with self._database.transaction() as tx:
+        with self._database.autocommit() as tx:
             state: str | None = tx.scalar(sql.LOOK, {"session_id": session_id})
         return state
 
@@ -72,7 +79,7 @@ class Sessions:
         """Give up sessions that have been silent for too long: their attempts are lost, others may run them."""
         with self._database.transaction() as tx:
             hold_leadership(tx, epoch)
-            lost = [row.session_id for row in tx.rows(sql.LOSE_SILENT, {"reassign_after_s": reassign_after_s})]
+            lost = [row.session_id for row in tx.rows(sql.LOSE_SILENT, {"reassign_after_s": reassign_after_s, "own_clock": time.time()})]
             if lost:
                 detail = f"Its worker has been silent for more than {reassign_after_s:g} s."
                 tx.execute(attempt_sql.LOSE_OF_SESSIONS, {"session_ids": lost, "detail": detail})
@@ -80,7 +87,7 @@ class Sessions:
 
     def workers(self, *, include_gone: bool = False) -> list[WorkerView]:
         """Workers with a live session, or all that ever were; by name."""
-        with self._database.transaction() as tx:
+        with self._database.autocommit() as tx:
             return [_worker(row) for row in tx.rows(sql.ALL_WORKERS if include_gone else sql.WORKERS)]
 
     def drain(self, ref: str, *, draining: bool = True) -> WorkerView:
@@ -122,7 +129,9 @@ class Sessions:
         return bool(cordoned)
 
 
-def _answer(rows: Any) -> RenewalAnswer:
+def _answer(rows: Any) -> RenewalAnswer | None:
+    if not rows:
+        return None
     placed = tuple(PlacedRun(r.run_id, r.placement) for r in rows if r.state == "placed")
     owned = tuple(OwnedRun(r.run_id, r.attempt, r.cancel, r.prune) for r in rows if r.state == "running")
     return RenewalAnswer(placed=placed, owned=owned, draining=any(r.draining for r in rows))

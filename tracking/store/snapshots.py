@@ -11,12 +11,12 @@ class Snapshots:
 
     def exists(self, digest: str) -> bool:
         """Whether a snapshot of this digest was stored."""
-        with self._database.transaction() as tx:
+        with self._database.autocommit() as tx:
             return tx.one("SELECT 1 FROM snapshots WHERE digest = %(digest)s", {"digest": digest}) is not None
 
     def add(self, digest: str, size_bytes: int, n_files: int) -> None:
         """Note a stored snapshot; again is no change."""
-        with self._database.transaction() as tx:
+        with self._database.autocommit() as tx:
             tx.execute(
                 "INSERT INTO snapshots (digest, size_bytes, n_files) VALUES (%(digest)s, %(size_bytes)s, %(n_files)s) ON CONFLICT DO NOTHING",
                 {"digest": digest, "size_bytes": size_bytes, "n_files": n_files},

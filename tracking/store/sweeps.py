@@ -50,6 +50,7 @@ class Sweeps:
                 "queue": new.queue,
                 "priority": new.priority,
                 "parallel": new.parallel,
+                "retry": json_text(new.retry),
             }
             tx.execute(sql.INSERT_PARENT, values)
             tx.execute(sql.INSERT, values)
@@ -66,30 +67,30 @@ class Sweeps:
             NotFound: nothing fits.
             InvalidValue: a prefix fits more than one.
         """
-        with self._database.transaction() as tx:
+        with self._database.autocommit() as tx:
             return _sweep(tx.one(sql.GET, {"ref": resolve_sweep(tx, ref)}))
 
     def list(self, state: str | None = None, limit: int = 50, user_name: str | None = None) -> Sequence[tuple[Sweep, SweepCounts]]:
         """Sweeps, newest first, with their counts."""
-        with self._database.transaction() as tx:
+        with self._database.autocommit() as tx:
             sweeps = [_sweep(row) for row in tx.rows(sql.LIST, {"state": state, "limit": limit, "user_name": user_name})]
             counts = _counts(tx, [sweep.sweep_id for sweep in sweeps])
         return [(sweep, counts[sweep.sweep_id]) for sweep in sweeps]
 
     def active(self) -> Sequence[Sweep]:
         """Sweeps that are not over, by priority and age."""
-        with self._database.transaction() as tx:
+        with self._database.autocommit() as tx:
             return [_sweep(row) for row in tx.rows(sql.ACTIVE)]
 
     def counts(self, sweep_id: str) -> SweepCounts:
         """Trials by state."""
-        with self._database.transaction() as tx:
+        with self._database.autocommit() as tx:
             return _counts(tx, [sweep_id])[sweep_id]
 
     def events(self, sweep_id: str, limit: int = 1000) -> Sequence[Event]:
         """The newest `limit` rows of a sweep's history, oldest first."""
-        with self._database.transaction() as tx:
-            return [Event(**row._mapping) for row in tx.rows(sql.EVENTS, {"sweep_id": sweep_id, "limit": limit})]
+        with self._database.autocommit() as tx:
+            return [Event(**row._asdict()) for row in tx.rows(sql.EVENTS, {"sweep_id": sweep_id, "limit": limit})]
 
     def pause(self, sweep_id: str) -> Sweep:
         """Propose and place nothing; what runs goes on."""
@@ -141,7 +142,7 @@ class Sweeps:
 
     def register_detail(self, sweep_id: str) -> str | None:
         """What became of `register:`, one sentence; None when the file does not ask for it, or not yet."""
-        with self._database.transaction() as tx:
+        with self._database.autocommit() as tx:
             detail = tx.scalar("SELECT register_detail FROM sweeps WHERE sweep_id = %(id)s", {"id": sweep_id})
         return None if detail is None else str(detail)
 
@@ -200,7 +201,7 @@ def _counts(tx: Transaction, sweep_ids: Iterable[str]) -> dict[str, SweepCounts]
 
 
 def _sweep(row: Any) -> Sweep:
-    values = {name: row._mapping[name] for name in Sweep.__struct_fields__}
+    values = {name: getattr(row, name) for name in Sweep.__struct_fields__}
     values["launch"] = msgspec.convert(row.launch, Launch)
     values["experiment_id"] = str(row.experiment_id)
     return Sweep(**values)

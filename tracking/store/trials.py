@@ -20,7 +20,7 @@ class Trials:
 
     def next_number(self, sweep_id: str) -> int:
         """The number that the next proposal gets."""
-        with self._database.transaction() as tx:
+        with self._database.autocommit() as tx:
             return int(tx.scalar(sql.NEXT_NUMBER, {"sweep_id": sweep_id}))
 
     def create(self, epoch: int, sweep: Sweep, proposals: Sequence[NewTrial]) -> bool:
@@ -71,7 +71,7 @@ class Trials:
 
     def sweeps_with_ended(self) -> Sequence[str]:
         """Sweeps that have open trials whose runs have ended."""
-        with self._database.transaction() as tx:
+        with self._database.autocommit() as tx:
             return [row.sweep_id for row in tx.rows(sql.OVER)]
 
     def conclude(self, epoch: int, sweep_id: str) -> Sequence[Trial]:
@@ -107,7 +107,7 @@ class Trials:
         Raises:
             NotFound: the sweep has no trial of this number.
         """
-        with self._database.transaction() as tx:
+        with self._database.autocommit() as tx:
             row = tx.one(sql.GET, {"sweep_id": sweep_id, "number": number})
         if row is None:
             raise NotFound(f"The sweep has no trial {number}.", hint="`sweep trials SWEEP` lists them.")
@@ -124,18 +124,18 @@ class Trials:
     ) -> Sequence[Trial]:
         """The trials of a sweep, by number or best first."""
         values = {"sweep_id": sweep_id, "states": [str(s) for s in states] or None, "limit": limit, "offset": offset}
-        with self._database.transaction() as tx:
+        with self._database.autocommit() as tx:
             statement = sql.LIST if sort == "number" else sql.by_value(_goal(tx, sweep_id))
             return [_trial(row) for row in tx.rows(statement, values)]
 
     def best(self, sweep_id: str, top: int = 1) -> Sequence[Trial]:
         """The best finished trials of a sweep by its objective (D8); pruned ones never win."""
-        with self._database.transaction() as tx:
+        with self._database.autocommit() as tx:
             return [_trial(row) for row in tx.rows(sql.best(_goal(tx, sweep_id)), {"sweep_id": sweep_id, "top": top})]
 
     def running(self, sweep_id: str) -> Sequence[Trial]:
         """The trials that run now."""
-        with self._database.transaction() as tx:
+        with self._database.autocommit() as tx:
             return [_trial(row) for row in tx.rows(sql.RUNNING, {"sweep_id": sweep_id})]
 
 
@@ -144,7 +144,7 @@ def _goal(tx: Any, sweep_id: str) -> str:
 
 
 def _trial(row: Any) -> Trial:
-    return Trial(**row._mapping)
+    return Trial(**row._asdict())
 
 
 def param_text(value: object) -> str:

@@ -241,8 +241,11 @@ class _Stop(Struct, frozen=True):
 
 
 def record_stop(folder: Path, reason: StopReason) -> None:
-    """Keep why an attempt is stopped, for a worker that finds it ended. The first reason stands."""
-    with contextlib.suppress(FileExistsError), (folder / STOP_FILE).open("xb") as file:
+    """Keep why an attempt is stopped, for a worker that finds it ended. The first reason stands.
+
+    Where the disk is full the stop is sent all the same: it then ends as the signal ends it, unless this worker, which knows, lives to see it.
+    """
+    with contextlib.suppress(OSError), (folder / STOP_FILE).open("xb") as file:
         file.write(msgspec.json.encode(_Stop(reason)))
 
 

@@ -43,6 +43,7 @@ from worker.runtimes.base import (
     check_launchable,
     record_stop,
     recorded_stop,
+    signal_name,
 )
 
 Network = Literal["bridge", "none", "host"]
@@ -61,6 +62,8 @@ _WAIT_S: Final = 60.0
 """How long one wait may last: the connection may be dead without anybody saying so."""
 _CONNECT_S: Final = 10.0
 _BACK_OFF_S: Final = 1.0
+_REMOVAL_S: Final = 2
+"""How long to see whether a container that was killed is being removed."""
 _DRAIN_S: Final = 10.0
 """How long the output of an ended container may take to arrive; what then lacks is read again in one go."""
 _MAX_CONNECTIONS: Final = 64
@@ -320,12 +323,25 @@ class DockerHandle:
                     # It may be just back from sending the signal that ended this.
                     self._stopper.join(_DRAIN_S)
                 self._output.finish()
-                self._report = self._judge(state)
+                report = self._judge(state)
+                if report.signal == signal.SIGKILL and not report.stop_sent and not report.oom:
+                    self._see_it_stays()
+                self._report = report
             except NotFound:
                 self._ended.set()
                 self._report = ExitReport(is_lost=True, detail="its container was removed by someone else")
             except _STREAM_ERRORS:
                 self._was_engine_away = True
+
+    def _see_it_stays(self) -> None:
+        """Tell a kill from a removal by someone else, which begins with one.
+
+        Raises:
+            NotFound: it is gone.
+        """
+        with contextlib.suppress(requests.exceptions.ReadTimeout, requests.exceptions.ConnectionError):
+            self._api.wait(self._id, timeout=_REMOVAL_S, condition="removed")
+        self._api.inspect_container(self._id)
 
     def _judge(self, state: dict[str, Any]) -> ExitReport:
         started_at, ended_at = _timestamp(state["StartedAt"]), _timestamp(state["FinishedAt"])
@@ -333,11 +349,14 @@ class DockerHandle:
         stop_sent = self._stop_sent or _was_stopped_before(ended_at, self._folder)
         # An engine that is restarted may end its containers, with whatever status.
         is_lost = self._was_engine_away and status != 0 and not stop_sent
+        oom = bool(state["OOMKilled"]) and status != 0
         return ExitReport(
             exit_status=status,
             signal=number,
-            oom=bool(state["OOMKilled"]) and status != 0,
-            detail="the container engine went away while it ran" if is_lost else str(state.get("Error") or ""),
+            oom=oom,
+            detail="the container engine went away while it ran"
+            if is_lost
+            else str(state.get("Error") or "") or _ambiguity(state["ExitCode"], number, oom=oom),
             started_at=started_at,
             duration_s=max(ended_at - started_at, 0.0),
             stop_sent=stop_sent,
@@ -479,6 +498,13 @@ def _split_status(code: int) -> tuple[int | None, int | None]:
     """(exit status, signal) from a container's one number: 128 + n is how its first process tells of a signal."""
     number = code - 128
     return (None, number) if number in signal.valid_signals() else (code, None)
+
+
+def _ambiguity(code: int, number: int | None, *, oom: bool) -> str:
+    """Nobody can tell one who was killed from one who exits like that; people are told so."""
+    if number is None or oom:
+        return ""
+    return f"exit status {code}: ended by {signal_name(number)}, which no part of this system sent, or by itself with that status"
 
 
 def _timestamp(text: str) -> float:

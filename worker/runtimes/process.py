@@ -32,6 +32,8 @@ _POLL_S: Final = 0.05
 """How often to look for an end where the kernel can't announce it."""
 _KILLED_S: Final = 10.0
 """How long to wait for a killed process."""
+_ROUNDS: Final = 20
+"""How often to look again for what a dead shim has left: it may be forking."""
 _LAUNCH_S: Final = 30.0
 """How long the launcher may take to answer: it answers within milliseconds unless the machine is in trouble."""
 
@@ -157,10 +159,12 @@ class ProcessHandle:
         with self._guard, contextlib.suppress(ProcessLookupError):
             if self._is_over:
                 return
-            if self._pidfd is not None:
-                signal.pidfd_send_signal(self._pidfd, number)
-            elif self._shim_pid is not None and is_alive(self._folder):
-                os.kill(self._shim_pid, number)
+            # A shim that was suspended, by its own trial perhaps, is woken to carry it out.
+            for each in (number, signal.SIGCONT):
+                if self._pidfd is not None:
+                    signal.pidfd_send_signal(self._pidfd, each)
+                elif self._shim_pid is not None and is_alive(self._folder):
+                    os.kill(self._shim_pid, each)
 
 
 class ProcessRuntime:
@@ -367,12 +371,34 @@ def _read_report(folder: Path) -> ExitReport:
 
 
 def _kill_leftovers(folder: Path) -> bool:
-    """End the command of a shim that died before it; the start time tells it from a later process of the same number."""
+    """End what a shim that died first has left: the command with its process group, and daemons, known by the attempt's variables.
+
+    The start time tells the command from a later process of the same number.
+    """
     started = _read_started(folder)
-    if started is None or started.host_incarnation != host_incarnation() or started.trial_start is None:
-        return False
-    if process_start(started.trial_pid) != started.trial_start:
-        return False
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(started.trial_pid, signal.SIGKILL)
-    return True
+    has_left = started is not None and started.host_incarnation == host_incarnation() and started.trial_start is not None
+    if started is not None and has_left and (has_left := process_start(started.trial_pid) == started.trial_start):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(started.trial_pid, signal.SIGKILL)
+    for _ in range(_ROUNDS):
+        daemons = _processes_of(folder.parent.name, folder.name)
+        if not daemons:
+            break
+        has_left = True
+        for pid in daemons:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(_POLL_S)
+    return has_left
+
+
+def _processes_of(run_id: str, attempt: str) -> list[int]:
+    """Processes of this machine that were given the variables of an attempt, whatever session and parent they have by now."""
+    wanted = {f"SWEEP_RUN_ID={run_id}".encode(), f"SWEEP_ATTEMPT={attempt}".encode()}
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        # It has ended, or is somebody else's.
+        with contextlib.suppress(OSError):
+            if wanted.issubset((entry / "environ").read_bytes().split(b"\0")):
+                found.append(int(entry.name))
+    return found

@@ -44,6 +44,8 @@ EXIT = "exit.json"
 _PR_SET_CHILD_SUBREAPER = 36
 _BURY_S = 5.0
 """How long processes that the command left behind may take to die, once killed."""
+_REPORT_BYTES = 1024
+"""More than a report takes, but for a long error message."""
 _OOM_SCORE = b"500"
 """The kernel, short of memory, should choose a trial before the worker or the database."""
 _COMMAND_ERRORS = frozenset(
@@ -112,8 +114,11 @@ def main() -> None:
     # Forked shims share these pages for as long as nothing moves them.
     gc.disable()
     gc.freeze()
-    with connection.makefile("rb") as requests:
+    # Killed with an answer unread, or half a request sent, the worker leaves a connection that is reset or a line without an end.
+    with connection.makefile("rb") as requests, contextlib.suppress(ConnectionError):
         for line in requests:
+            if not line.endswith(b"\n"):
+                return
             reply = json.dumps(_launch(json.loads(line), connection))
             connection.sendall(reply.encode() + b"\n")
 
@@ -155,6 +160,7 @@ def _launch(request: Request, connection: socket.socket) -> dict[str, Any]:
         try:
             if not _is_ours(lock, folder):
                 return {"taken": True}
+            _reserve(folder / EXIT)
             _n_oom_kills.look()
             # A stop may come before the fork is complete, and the interpreter forgets signals that came during one.
             signal.pthread_sigmask(signal.SIG_BLOCK, _ORDERS)
@@ -189,6 +195,7 @@ def _become_shim(request: Request, lock: int, connection: socket.socket) -> None
     except BaseException:  # noqa: BLE001 - whatever went wrong is written down for the worker
         report = {"launch_error": "the shim failed: " + traceback.format_exc(limit=-3)}
     try:
+        _take_back(Path(request["folder"]))
         _write(Path(request["folder"]) / EXIT, report)
     finally:
         # Skips the interpreter's own farewell; the worker is waiting for this.
@@ -387,9 +394,24 @@ def _count_oom_kills() -> int:
     return int(rest.split(maxsplit=1)[0]) if rest else 0
 
 
+def _take_back(folder: Path) -> None:
+    """Have a folder to tell the end in, though the command may have removed it or locked it."""
+    # What can't be helped shows when the file is written.
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)
+
+
+def _reserve(path: Path) -> None:
+    """Take the room for a report now: the command may fill the disk, and how it ended must be told all the same."""
+    path.with_suffix(".part").write_bytes(b" " * _REPORT_BYTES)
+
+
 def _write(path: Path, content: dict[str, Any]) -> None:
     part = path.with_suffix(".part")
-    part.write_text(json.dumps(content), encoding="utf-8")
+    # Into the room that was reserved, if it was: blanks after the text are no harm in JSON.
+    with part.open("r+b" if part.exists() else "wb") as file:
+        file.write(json.dumps(content).encode())
     part.rename(path)
 
 

@@ -167,6 +167,7 @@ CREATE TABLE runs (
     placed_at TIMESTAMP WITH TIME ZONE, 
     not_before TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
     machinery_faults INTEGER DEFAULT '0' NOT NULL, 
+    user_retries INTEGER DEFAULT '0' NOT NULL, 
     avoid_workers TEXT[] DEFAULT '{}' NOT NULL, 
     verdict_due BOOLEAN DEFAULT false NOT NULL, 
     cancel_requested_at TIMESTAMP WITH TIME ZONE, 
@@ -287,6 +288,7 @@ CREATE TABLE sweeps (
     queue TEXT NOT NULL, 
     priority INTEGER NOT NULL, 
     parallel INTEGER, 
+    retry JSON DEFAULT '{}' NOT NULL, 
     created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
     started_at TIMESTAMP WITH TIME ZONE, 
     ended_at TIMESTAMP WITH TIME ZONE, 
@@ -350,7 +352,8 @@ CREATE INDEX ix_trials_value ON trials (sweep_id, value, number) WHERE state = '
 
 CREATE VIEW audit_trials AS
 SELECT t.sweep_id, s.name AS sweep_name, t.number AS trial_number, t.generation, t.state, t.cause, t.value, t.told_seq,
-       t.run_id, r.state AS run_state, r.attempt AS n_attempts, t.created_at, t.ended_at
+       t.run_id, r.state AS run_state, r.attempt AS n_attempts, t.created_at, t.ended_at,
+       r.machinery_faults, r.user_retries
   FROM trials t
   JOIN sweeps s ON s.sweep_id = t.sweep_id
   JOIN runs r ON r.run_id = t.run_id;
