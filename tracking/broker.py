@@ -523,6 +523,8 @@ class FolderTransport(filesystem.Transport):
     """The transport over `FolderChannel`: it sleeps until a bell rings."""
 
     Channel = FolderChannel
+    # A folder that was deleted or unmounted is a broker that is away.
+    connection_errors = (OSError,)
 
     def __init__(self, client: Any, **kwargs: Any) -> None:
         super().__init__(client, **kwargs)

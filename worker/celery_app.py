@@ -453,10 +453,11 @@ class _Consumer(Consumer):  # type: ignore[misc]  # Celery ships no types
         self.listening.note_away(exc)
 
     def on_connection_error_after_connected(self, exc: BaseException) -> None:
-        """Tell once; Celery cleans up. A broker that is there and refuses (no memory, read-only) is given time: connecting to it takes none."""
+        """Tell once; Celery cleans up. A broker that is there and refuses (no memory, no folder) is given time: connecting to it takes none."""
+        was_ready = self.listening.is_ready
         self.listening.note_away(exc)
         super().on_connection_error_after_connected(exc)
-        if isinstance(exc, self.channel_errors):
+        if not was_ready or isinstance(exc, self.channel_errors):
             self.listening.ending.wait(_REFUSED_PAUSE_S)
 
     def _run_due(self) -> None:

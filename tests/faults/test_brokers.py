@@ -362,11 +362,31 @@ def small_folder(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("mounts a small file system, which takes root")
     folder = tmp_path / "broker"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(folder)], capture_output=True, check=False)
-    if mounted.returncode != 0:
-        pytest.skip(f"can't mount a small file system: {mounted.stderr.decode().strip()}")
+    try:
+        mount_small(folder)
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"can't mount a small file system: {error.stderr.decode().strip()}")
     yield folder
+    unmount(folder)
+
+
+def mount_small(folder: Path) -> None:
+    """Have an empty file system there."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(folder)], capture_output=True, check=True)
+
+
+def unmount(folder: Path) -> None:
+    """Take it away, whoever has files open there."""
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def empty(folder: Path) -> None:
+    """Delete everything in it."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def remount(folder: Path, how: str) -> None:
@@ -384,12 +404,12 @@ def fill(folder: Path) -> None:
 BREAKS: Final[Mapping[str, tuple[Callable[[Path], None], Callable[[Path], None]]]] = {
     "full": (fill, lambda folder: (folder / "ballast").unlink()),
     "read-only": (lambda folder: remount(folder, "ro"), lambda folder: remount(folder, "rw")),
-    "deleted": (lambda folder: [shutil.rmtree(path) if path.is_dir() else path.unlink() for path in folder.iterdir()] and None, lambda _folder: None),
+    "deleted": (empty, lambda _folder: None),
 }
 
 
 @pytest.mark.parametrize("how", BREAKS)
-def test_sweep_is_whole_when_the_brokers_folder_is_of_no_use(fault_cluster: MakeCluster, faults: Faults, small_folder: Path, how: str) -> None:
+def test_sweep_is_whole_when_the_brokers_folder_is_of_no_use(small_folder: Path, fault_cluster: MakeCluster, faults: Faults, how: str) -> None:
     """Full, read-only, deleted under everybody's feet: runs are found by renewals, and messages travel again once it is mended."""
     cluster = fault_cluster(proxies=(), broker="folder", start=False)
     cluster.broker_url = f"filesystem://{small_folder}"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import stat
 import threading
@@ -209,3 +210,12 @@ def test_folder_leaves_a_living_monitor_alone(connection: Connection, tmp_path: 
     os.utime(folder, (0, 0))
     connection.channel().sweep()
     assert not folder.exists()
+
+
+def test_folder_that_was_deleted_and_made_again_has_a_bell_again(connection: Connection, tmp_path: Path) -> None:
+    """The reader hangs another bell: nobody can ring one that was deleted."""
+    with Consumer(connection.channel(), [QUEUE], callbacks=[lambda _body, message: message.ack()], accept=["json"]):
+        shutil.rmtree(queue_folder(tmp_path))
+        with pytest.raises(TimeoutError):
+            connection.drain_events(timeout=0.01)
+        assert stat.S_ISFIFO((queue_folder(tmp_path) / "bell").stat().st_mode)
