@@ -1,6 +1,7 @@
 """The thin client: what a trial logs arrives once, in order and in batches; nothing it does breaks or blocks training."""
 
 import ast
+import atexit
 import importlib.util
 import json
 import math
@@ -126,6 +127,8 @@ def client(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Modu
     server.gate.set()
     logger = module._logger()
     logger._give_up()
+    # What it has to say at the end of a process it would say at pytest's.
+    atexit.unregister(logger.flush_at_exit)
     if logger._thread is not None:
         logger._thread.join(20)
 
