@@ -11,7 +11,6 @@ from collections import Counter, deque
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
@@ -64,6 +63,7 @@ class Search:
     strategy: Strategy
     next_number: int
     n_open: int
+    began: float
     n_good: int = 0
     exhausted: bool = False
     causes: Counter[str] = field(default_factory=Counter)
@@ -164,8 +164,10 @@ class Advance:
         search = self._searches.get(sweep.sweep_id)
         if search is None:
             trials = self._store.trials.list(sweep.sweep_id)
+            # By the database's clock, and from here on by one that nobody puts forward.
+            began = time.monotonic() - self._store.sweeps.age_s(sweep.sweep_id)
             with _searching():
-                search = self._searches[sweep.sweep_id] = _rebuild(sweep, trials)
+                search = self._searches[sweep.sweep_id] = _rebuild(sweep, trials, began)
         return search
 
     def _conclude(self, epoch: int, sweep: Sweep, search: Search) -> None:
@@ -195,7 +197,7 @@ class Advance:
         if limits.failures is not None and search.n_failed >= limits.failures:
             detail = f"{counted(search.n_failed, 'trial')} failed; the file allows fewer than {limits.failures} (limits.failures)."
             return self._store.sweeps.break_off(epoch, sweep.sweep_id, event=SweepEvent.FAIL, cause=Cause.OVER_BUDGET, detail=detail)
-        if limits.time_s is not None and (datetime.now(UTC) - sweep.created_at).total_seconds() >= limits.time_s:
+        if limits.time_s is not None and time.monotonic() - search.began >= limits.time_s:
             detail = f"The sweep has run for {limits.time_s:g} s (limits.time)."
             return self._store.sweeps.break_off(epoch, sweep.sweep_id, event=SweepEvent.STOP, cause=Cause.OVER_BUDGET, detail=detail)
         return False
@@ -237,12 +239,12 @@ class Advance:
         return self._store.sweeps.finish(epoch, sweep.sweep_id, event=SweepEvent.FINISH, cause=cause, detail=sweep.detail)
 
 
-def _rebuild(sweep: Sweep, trials: Sequence[Trial]) -> Search:
+def _rebuild(sweep: Sweep, trials: Sequence[Trial], began: float) -> Search:
     config = msgspec.convert(sweep.config, SweepConfig)
     strategy = make_strategy(config)
     strategy.replay(trials)
     n_open = sum(trial.state == TrialState.OPEN for trial in trials)
-    search = Search(config, config.trials_max, strategy, max((trial.number for trial in trials), default=-1) + 1, n_open)
+    search = Search(config, config.trials_max, strategy, max((trial.number for trial in trials), default=-1) + 1, n_open, began)
     for trial in trials:
         search.note(trial)
     return search

@@ -104,8 +104,8 @@ class Scheduler:
         return more
 
     def _place(self, epoch: int, workers: list[WorkerView]) -> None:
-        waiting = self._store.queue.waiting()
-        if not waiting or not workers:
+        waiting = self._store.queue.waiting({queue for worker in workers for queue in worker.queues})
+        if not waiting:
             return
         chosen = choose_placements(waiting, self._store.queue.held(), workers, self._advance.short_sweeps)
         placed = self._store.queue.place(epoch, chosen)

@@ -13,7 +13,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from sweeps.command import argv_bytes, why_unbuildable
-from sweeps.space import MAX_EXACT, Categorical, Constant, IntUniform, LogUniformValues, Parameter, QUniform, Uniform
+from sweeps.space import Categorical, CategoricalWithProbabilities, Constant, Parameter, why_no_grid
 from sweeps.spec_config import Limits, Register, SweepConfig
 from tracking.records import Collect, Environment, Resources, Retry
 from tracking.states import MACHINERY_CAUSES, Cause
@@ -313,36 +313,14 @@ def _search(config: SweepConfig) -> Iterator[Fault]:
 
 
 def _parameter(parameter: Parameter) -> Iterator[Fault]:
-    if what := _why_no_distribution(parameter):
-        yield Fault(("parameters", parameter.name), f"parameter {_shown(parameter.name)} {what}")
-
-
-def _why_no_distribution(parameter: Parameter) -> str:
-    match parameter:
-        case Constant():
-            return ""
-        case Categorical(values=values):
-            return "" if values else "has no values"
-        case Uniform(min=low, max=high) | IntUniform(min=low, max=high) | LogUniformValues(min=low, max=high) | QUniform(min=low, max=high):
-            return _why_no_range(parameter, low, high)
-
-
-def _why_no_range(parameter: Uniform | IntUniform | LogUniformValues | QUniform, low: float, high: float) -> str:
-    if low > high:
-        return "has a 'max' below its 'min'"
-    if isinstance(parameter, LogUniformValues) and low <= 0:
-        return "has a 'min' that is not above zero"
-    if isinstance(parameter, IntUniform) and max(abs(low), abs(high)) > MAX_EXACT:
-        return "has a bound beyond 2^53, where floats skip numbers"
-    if isinstance(parameter, QUniform) and not (parameter.q > 0 and max(abs(low), abs(high)) / parameter.q <= MAX_EXACT):
-        return "has a 'q' that is not above zero, or too small for its bounds"
-    return ""
+    if flaw := parameter.flaw():
+        yield Fault(("parameters", parameter.name), f"'{flaw.key}' of parameter {_shown(parameter.name)} {flaw.what}")
 
 
 def _grid(config: SweepConfig) -> Iterator[Fault]:
     for parameter in config.parameters:
-        if parameter.column() is None:
-            yield Fault(("parameters", parameter.name), f"a grid can't walk parameter {_shown(parameter.name)}: it is continuous")
+        if what := why_no_grid(parameter):
+            yield Fault(("parameters", parameter.name), f"a grid can't walk parameter {_shown(parameter.name)}: {what}")
             return
     trials = config.trials_max
     if trials is not None and trials > NUMBER_MAX:
@@ -363,7 +341,7 @@ def _longest(parameter: Parameter) -> int:
     """A bound of the bytes that a parameter's value takes in a command; JSON without its escapes is never longer."""
     if isinstance(parameter, Constant):
         return _json_bytes([parameter.value])
-    return _json_bytes(parameter.values) if isinstance(parameter, Categorical) else 32
+    return _json_bytes(parameter.values) if isinstance(parameter, (Categorical, CategoricalWithProbabilities)) else 32
 
 
 def _json_bytes(values: Iterable[Any]) -> int:

@@ -7,6 +7,7 @@ Two kinds of command: W&B's list of words with macros (`program:` and `command:`
 import json
 import re
 from collections.abc import Callable, Collection, Mapping
+from itertools import pairwise
 from typing import Any, Final, Protocol
 
 from msgspec import Struct
@@ -16,7 +17,7 @@ from sweeps.spec_source import Item, Source, did_you_mean
 DEFAULT_COMMAND: Final = ("${env}", "${interpreter}", "${program}", "${args}")
 
 _MACRO: Final = r"^\$\{([^}]*)\}$"
-_ENVVAR: Final = r"\$\{envvar:[^}]*\}"
+_ENVVAR: Final = r"\$\{envvar:([A-Za-z0-9_]*)\}"
 
 
 class MacroCommand(Struct, frozen=True, tag_field="kind", tag="macros", omit_defaults=True):
@@ -24,10 +25,12 @@ class MacroCommand(Struct, frozen=True, tag_field="kind", tag="macros", omit_def
 
     Attributes:
         program: what `${program}` stands for: a file or, after `-m`, a module.
+        nested: of parameters that the file nests, the keys that lead to each.
     """
 
     words: tuple[str, ...] = DEFAULT_COMMAND
     program: str | None = None
+    nested: dict[str, tuple[str, ...]] = {}
 
 
 class TemplateCommand(Struct, frozen=True, tag_field="kind", tag="template", omit_defaults=True):
@@ -37,11 +40,13 @@ class TemplateCommand(Struct, frozen=True, tag_field="kind", tag="template", omi
         words: each a sequence of pieces; those at odd places are names of parameters, the others text.
         defaults: of the entry point's parameters, for those a sweep does not give.
         declared: all parameters of the entry point; what is given beyond is appended as `--key value`.
+        nested: as of the other kind.
     """
 
     words: tuple[tuple[str, ...], ...]
     defaults: dict[str, Any] = {}
     declared: tuple[str, ...] = ()
+    nested: dict[str, tuple[str, ...]] = {}
 
 
 Command = MacroCommand | TemplateCommand
@@ -66,6 +71,9 @@ _ARGS: Final[Mapping[str, Callable[[Mapping[str, Any]], list[str]]]] = {
     "args": lambda params: [f"--{key}={value}" for key, value in params.items()],
     "args_no_hyphens": lambda params: [f"{key}={value}" for key, value in params.items()],
     "args_no_boolean_flags": _no_boolean_flags,
+    "args_no_equals": lambda params: [word for key, value in params.items() for word in (f"--{key}", str(value))],
+    "args_append_hydra": lambda params: [f"+{key}={value}" for key, value in params.items()],
+    "args_override_hydra": lambda params: [f"++{key}={value}" for key, value in params.items()],
     "args_json": lambda params: [json.dumps(dict(params))],
 }
 _WORDS: Final[Mapping[str, str]] = {
@@ -74,17 +82,33 @@ _WORDS: Final[Mapping[str, str]] = {
     "interpreter": "python",
 }
 MACROS: Final = (*_WORDS, "program", *_ARGS)
-REFUSED_MACROS: Final[Mapping[str, str]] = {
-    "args_json_file": "use '${args_json}', which passes the same as one word",
-    "args_no_equals": "use '${args}'",
-    "args_append_hydra": "use '${args_no_hyphens}' with words for Hydra",
-    "args_override_hydra": "use '${args_no_hyphens}' with words for Hydra",
-}
+"""What is expanded for each trial."""
+READ_MACROS: Final = ("args_json_file", "envvar:NAME")
+"""What the file's reader expands, once."""
+
+PARAMS_FILE: Final = "../params.json"
+"""Where the worker writes a trial's parameters, from the folder that its command starts in."""
+PARAMS_FILE_IN_CONTAINER: Final = "/opt/sweep/params.json"
+
+
+def as_given(command: Command, params: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A trial's parameters as its script gets them: those that the file nests, nested again."""
+    if not command.nested:
+        return params
+    whole: dict[str, Any] = {}
+    for name, value in params.items():
+        *outer, last = command.nested.get(name, (name,))
+        inner = whole
+        for key in outer:
+            inner = inner.setdefault(key, {})
+        inner[last] = value
+    return whole
 
 
 def build_argv(config: Commanded, params: Mapping[str, Any]) -> tuple[str, ...]:
     """The argument vector of one trial. The first word is looked up by the worker, in the run's own environment."""
     command = config.command
+    params = as_given(command, params)
     if isinstance(command, TemplateCommand):
         return _fill_template(command, params)
     argv: list[str] = []
@@ -114,8 +138,11 @@ def why_unbuildable(command: Command, names: Collection[str]) -> str:
     """Why `build_argv` could not build this command for parameters of these names, or nothing."""
     if not command.words:
         return "is empty"
+    paths = sorted(command.nested.get(name, (name,)) for name in names)
+    if not all(paths) or any(later[: len(path)] == path for path, later in pairwise(paths)):
+        return "nests one parameter within another"
     if isinstance(command, TemplateCommand):
-        known = {*names, *command.defaults}
+        known = {*(path[0] for path in paths), *command.defaults}
         unknown = sorted({piece for word in command.words for piece in word[1::2]} - known)
         return f"names '{unknown[0][:100]}', which is no parameter" if unknown else "" if "".join(command.words[0]).strip() else "begins with an empty word"
     macros = [match[1] for word in command.words if (match := re.match(_MACRO, word))]
@@ -130,22 +157,42 @@ def why_unbuildable(command: Command, names: Collection[str]) -> str:
 
 def argv_bytes(command: Command, sizes: Mapping[str, int]) -> list[int]:
     """A bound of the bytes of each word of the argument vector, by those of each parameter's longest value."""
+    sizes = _sizes_as_given(command, sizes)
     extra = [len(f"--{name}=".encode()) + size for name, size in sizes.items()]
     if isinstance(command, TemplateCommand):
         longest = {**{name: len(str(value).encode()) for name, value in command.defaults.items()}, **sizes}
         words = [sum(longest[piece] if place % 2 else len(piece.encode()) for place, piece in enumerate(word)) for word in command.words]
         return [*words, *extra]
     words = [len(word.encode()) for word in (*command.words, command.program or "")]
-    as_json = sum(extra) + 4 * len(extra) + 2
+    as_json = sum(len(json.dumps(name)) + size + 4 for name, size in sizes.items()) + 2
     for word in command.words:
         match = re.match(_MACRO, word)
         if match and match[1] in _ARGS:
             words += [as_json] if match[1] == "args_json" else extra
+            words += [0] * len(extra) if match[1] == "args_no_equals" else []
     return words
 
 
-def read_command(source: Source, words: Item, program: str | None) -> MacroCommand | None:
-    """Check a `command:` of the sweep file; None, with the reasons noted, if it can't be used."""
+def _sizes_as_given(command: Command, sizes: Mapping[str, int]) -> dict[str, int]:
+    """The bytes of what a script gets under each name."""
+    given: dict[str, int] = {}
+    for name, size in sizes.items():
+        first, *inner = command.nested.get(name, (name,))
+        given[first] = given.get(first, 0) + size + sum(len(json.dumps(key)) + 6 for key in inner)
+    return given
+
+
+def read_command(source: Source, words: Item, program: str | None, env: Mapping[str, str], nested: Collection[str], params_file: str) -> MacroCommand | None:
+    """Check a `command:` of the sweep file; None, with the reasons noted, if it can't be used.
+
+    Args:
+        source: where problems are noted.
+        words: what stands under `command`.
+        program: of the file.
+        env: the variables that the file gives its trials.
+        nested: the names of nested parameters.
+        params_file: what `${args_json_file}` stands for.
+    """
     n_before = len(source.problems)
     if words.elements is None:
         suggestion = "write a list of words, [" + ", ".join((words.text or "").split()) + "]" if words.text else "write a list of words"
@@ -153,26 +200,30 @@ def read_command(source: Source, words: Item, program: str | None) -> MacroComma
         return None
     if not words.elements:
         source.add(words, "'command' is empty")
+    read: list[str] = []
     for word in words.elements:
-        _check_word(source, word, program)
-    if len(source.problems) > n_before:
-        return None
-    return MacroCommand(tuple(word.text or "" for word in words.elements), program)
+        if word.text == "${args_json_file}" and nested:
+            source.add(word, "'${args_json_file}' holds no nested parameters", suggestion="use '${args_json}', which passes them as one word")
+        elif word.text == "${args_json_file}":
+            read.append(params_file)
+        else:
+            _check_word(source, word, program, env)
+            read.append(re.sub(_ENVVAR, lambda match: env.get(match[1], ""), word.text or ""))
+    return MacroCommand(tuple(read), program) if len(source.problems) == n_before else None
 
 
-def _check_word(source: Source, word: Item, program: str | None) -> None:
+def _check_word(source: Source, word: Item, program: str | None, env: Mapping[str, str]) -> None:
     if word.text is None or word.value is None:
         source.add(word, "a word of a command is text")
         return
-    if envvar := re.search(_ENVVAR, word.text):
-        source.add(word, f"the macro '{envvar[0]}' is not served by this version", suggestion="set what the script needs under 'env:'")
-        return
+    unset = [name for name in re.findall(_ENVVAR, word.text) if name not in env]
+    for name in unset:
+        source.add(word, f"'${{envvar:{name}}}' stands for a variable that 'env:' does not give", suggestion=f"add 'env: {{{name}: ...}}'")
     match = re.match(_MACRO, word.text)
-    if match is None:
+    if match is None or re.match(_ENVVAR, word.text):
         return
-    if match[1] in REFUSED_MACROS:
-        source.add(word, f"the macro '{word.text}' is not served by this version", suggestion=REFUSED_MACROS[match[1]])
-    elif match[1] not in MACROS:
-        source.add(word, f"unknown macro '{word.text}'", suggestion=did_you_mean(word.text, [f"${{{name}}}" for name in MACROS]))
+    if match[1] not in MACROS:
+        known = [f"${{{name}}}" for name in (*MACROS, *READ_MACROS)]
+        source.add(word, f"unknown macro '{word.text}'", suggestion=did_you_mean(word.text, known))
     elif match[1] == "program" and program is None:
         source.add(word, "'${program}' stands for 'program:', which is not given", suggestion="add 'program: train.py', or write the file here")

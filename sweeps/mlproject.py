@@ -1,14 +1,13 @@
-"""The MLproject file: entry points, typed parameters, and a command that becomes an argument vector without a shell.
+"""The MLproject file: its environment, its entry points, and the types of their parameters.
 
-MLflow formats the command as one text and gives it to `bash -c`, so a quoted placeholder can be broken out of. Here the template is split
-into words first, by the shell's rules for quotes, and values are put into the words afterwards, as plain text: a value with spaces, quotes
-or semicolons stays one argument. What only a shell can do (pipes, variables, several commands) is refused with its place. Patterns such as
-`*.csv` reach the program as they stand.
+Read as MLflow reads it, but whatever it lets pass or answers with a traceback is a problem with its place: types are checked, sections may be
+empty, `null` is no value. Commands become argument vectors in `sweeps.template`. One key is ours: `optional: true` on a parameter, whose
+words are left out of the command when it is not given.
 """
 
 import math
+import os
 import re
-import string
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -17,57 +16,75 @@ from msgspec import Struct
 
 from sweeps.command import TemplateCommand
 from sweeps.space import Categorical, Constant, Parameter
-from sweeps.spec_source import Item, Place, Source, did_you_mean, kind_of, read_text, read_yaml
+from sweeps.spec_source import NOWHERE, Item, Place, Source, did_you_mean, kind_of, read_text, read_yaml
+from sweeps.template import TemplateError, read_template
 from tracking.records import Environment
 
 TYPES: Final = ("string", "float", "path", "uri", "int", "bool")
-"""MLflow documents the first four; its files also say `int` and `bool`. Only `float` is checked."""
+"""MLflow documents the first four; its files also say `int` and `bool`."""
+
+_OTHER_TYPES: Final = {"str": "string", "double": "float", "number": "float", "integer": "int", "boolean": "bool"}
+"""What files say instead: MLflow takes any word for a type."""
 
 _KEYS: Final = ("name", "python_env", "conda_env", "docker_env", "entry_points", "databricks_spark_job")
-_NAME: Final = r"[A-Za-z_][\w-]*"
-_PLACEHOLDER: Final = rf"\{{({_NAME})\}}"
-_ESCAPED_OR_PLACEHOLDER: Final = rf"\{{\{{|\}}\}}|\{{({_NAME})\}}"
-_FANCY_PLACEHOLDER: Final = rf"\{{({_NAME})[.\[!:][^{{}}]*\}}"
-_ASSIGNMENT: Final = r"[A-Za-z_]\w*="
-_VARIABLE: Final = r"\$(?:\w+|\{[^}]*\}?|\([^)]*\)?|[@*#?!$-])"
-_OPERATORS: Final = "|&;<>()"
+_POINT_KEYS: Final = ("parameters", "command")
+_PARAMETER_KEYS: Final = ("type", "default", "optional")
+_SCHEME: Final = r"[A-Za-z][\w+.-]+:/"
+_BOOLS: Final = ("true", "false", "yes", "no", "on", "off", "0", "1")
 
 
 class EntryParameter(Struct, frozen=True):
-    """A declared parameter of an entry point; a `default` of None means that it is required."""
+    """A declared parameter of an entry point.
+
+    Attributes:
+        type: one of `TYPES`.
+        default: None where there is none.
+        optional: whether the command does without it; else a parameter without default is required.
+        place: of the default, in the MLproject.
+    """
 
     name: str
     type: str = "string"
     default: Any = None
+    optional: bool = False
+    place: Place = NOWHERE
 
 
 class EntryPoint(Struct, frozen=True):
-    """A named command of an MLproject, or a script named in its place."""
+    """A named command of an MLproject, or a script named in its place.
+
+    Attributes:
+        folder: the project's, which relative paths are looked for in.
+    """
 
     name: str
     command: Item
     parameters: tuple[EntryParameter, ...] = ()
+    folder: Path = Path()
 
     def missing(self, given: Collection[str]) -> list[str]:
         """The required parameters that are not among those given."""
-        return [parameter.name for parameter in self.parameters if parameter.default is None and parameter.name not in given]
+        lacking = [parameter for parameter in self.parameters if parameter.default is None and not parameter.optional]
+        return [parameter.name for parameter in lacking if parameter.name not in given]
 
     def template(self, source: Source, given: Collection[str]) -> TemplateCommand | None:
-        """The command, ready to be filled; None, with the reason noted, if it can't be run without a shell."""
-        text = str(self.command.value)
+        """The command, ready to be filled; None, with the reason noted, if it can't be run without a shell, or a default can't be used."""
         declared = [parameter.name for parameter in self.parameters]
+        defaults = {parameter.name: parameter.default for parameter in self.parameters if parameter.default is not None}
+        absent = {parameter.name for parameter in self.parameters if parameter.optional} - {*defaults, *given}
+        n_before = len(source.problems)
+        for parameter in self.parameters:
+            # Looked at here, not when the file is read: only a default that is used has to be there.
+            if parameter.name in defaults and parameter.name not in given and (why := why_no_location(parameter.type, parameter.default, self.folder)):
+                source.add(parameter.place, f"the default of '{parameter.name}' {why[0]}", suggestion=why[1])
         try:
-            words = split_words(text)
-            known = {*declared, *given}
-            is_escaped = _is_format(text)
-            pieces = tuple(_pieces(word, known, is_escaped=is_escaped) for word in words)
+            words = read_template(str(self.command.value), {*declared, *given}, absent)
         except TemplateError as error:
             source.add(_find(source, self.command, error.fragment), error.message, suggestion=error.suggestion, path=self.command.path)
             return None
-        defaults = {parameter.name: parameter.default for parameter in self.parameters if parameter.default is not None}
         # A parameter that the template uses is not appended, even if only the sweep names it.
-        used = [piece for word in pieces for piece in word[1::2]]
-        return TemplateCommand(pieces, defaults, tuple(dict.fromkeys([*declared, *used])))
+        used = [piece for word in words for piece in word[1::2]]
+        return TemplateCommand(words, defaults, tuple(dict.fromkeys([*declared, *used]))) if len(source.problems) == n_before else None
 
 
 class Project(Struct):
@@ -93,7 +110,7 @@ class Project(Struct):
         interpreter = {".py": "python", ".sh": "bash"}.get(path.suffix)
         if interpreter is None or path.is_absolute() or ".." in path.parts or not (self.folder / path).is_file():
             return None
-        return EntryPoint(name, Item(f"{interpreter} {_quoted(name)}"))
+        return EntryPoint(name, Item(f"{interpreter} {_quoted(name)}"), folder=self.folder)
 
     def why_not(self, name: str) -> tuple[str, str]:
         """Message and suggestion for an entry point that is not there."""
@@ -103,16 +120,6 @@ class Project(Struct):
             return f"there is no file {name!r} in the project folder", ""
         have = ", ".join(repr(known) for known in self.entry_points) or "none"
         return f"there is no entry point {name!r} (there are: {have})", did_you_mean(name, self.entry_points)
-
-
-class TemplateError(Exception):
-    """A command template that can't be an argument vector: which fragment, why, and what instead."""
-
-    def __init__(self, fragment: str, message: str, suggestion: str = "") -> None:
-        super().__init__(message)
-        self.fragment = fragment
-        self.message = message
-        self.suggestion = suggestion
 
 
 def find_mlproject(folder: Path) -> Path | None:
@@ -144,6 +151,8 @@ def read_project(folder: Path, *, needs_environment: bool = True) -> Project:
         if root is not None and key not in _KEYS:
             project.source.add(root.keys[key], f"unknown key '{key}'", suggestion=did_you_mean(key, _KEYS), path=key)
     if (name := entries.get("name")) is not None and name.value is not None:
+        if name.text is None:
+            project.source.add(name, f"'name' is text, not {kind_of(name.value)}")
         project.name = (name.text or "").strip()
     if needs_environment:
         project.environment = _read_environment(project, root)
@@ -159,142 +168,42 @@ def non_numbers(parameter: Parameter) -> list[Any]:
         values = (parameter.value,)
     elif isinstance(parameter, Categorical):
         values = parameter.values
-    return [value for value in values if not _reads_as_float(value)]
+    return [value for value in values if why_not_of_type("float", value)]
 
 
-def split_words(text: str) -> list[str]:
-    """Split a command into words by the shell's rules for spaces, quotes and backslashes.
+def why_not_of_type(type_name: str, value: Any) -> tuple[str, str] | None:
+    """What is wrong with a value for a type ("is not a number"), and what to write instead; None if nothing is."""
+    if isinstance(value, dict | list):
+        return f"is {kind_of(value)}, not one value", "write it in quotes if it is meant as text"
+    if type_name == "float" and not _reads_as(float, value):
+        return "is not a number", ""
+    if type_name == "int" and not _reads_as(int, value):
+        return "is not a whole number", f"write {int(value)}" if isinstance(value, float) and value.is_integer() else ""
+    if type_name == "bool" and str(value).lower() not in _BOOLS:
+        return "is neither true nor false", ""
+    return None
 
-    Raises:
-        TemplateError: it needs a shell, or a quote is not closed.
+
+def why_no_location(type_name: str, value: Any, folder: Path) -> tuple[str, str] | None:
+    """What is wrong with a value for a `path` or `uri`, and what to do; None if nothing is, or the type is another.
+
+    Relative ones are of the project folder, which is where the command starts, on whatever machine; MLflow takes a path from the folder
+    it is called in, and refuses a relative URI. Absolute paths and URIs are the worker's business.
     """
-    words = _Splitter(text.strip()).split()
-    if not words:
-        raise TemplateError("", "the command is empty")
-    if re.match(_ASSIGNMENT, words[0]):
-        raise _needs_shell(words[0], "a variable before the command", "set it under 'env:' of the sweep file")
-    return words
-
-
-class _Splitter:
-    """One pass over a command; `at` is the place of the next character."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._at = 0
-        self._words: list[str] = []
-        self._word: list[str] | None = None
-
-    def split(self) -> list[str]:
-        while self._at < len(self._text):
-            self._step(self._text[self._at])
-        self._end_word()
-        return self._words
-
-    def _step(self, char: str) -> None:
-        if char == "'":
-            self._quoted()
-        elif char == '"':
-            self._double_quoted()
-        elif char == "\\":
-            self._escaped()
-        elif char in " \t":
-            self._at += 1
-            self._end_word()
-        else:
-            self._check(char)
-            self._take(char)
-
-    def _check(self, char: str) -> None:
-        """Refuse what a shell would act on outside of quotes."""
-        if char in "\r\n":
-            raise _needs_shell("", "a second line", "join the lines with '>' in place of '|', or put them into a script")
-        if char in _OPERATORS:
-            operator = re.match(rf"[{re.escape(_OPERATORS)}]+", self._text[self._at :])
-            raise _needs_shell(operator[0] if operator else char, f"'{operator[0] if operator else char}'")
-        self._check_expansion(char)
-        if self._word is None and char in "~#":
-            raise _needs_shell(self._text[self._at :].split(maxsplit=1)[0], f"a word that begins with '{char}'", "write it in quotes, or in full")
-
-    def _check_expansion(self, char: str) -> None:
-        """Refuse what a shell would act on outside of single quotes."""
-        if char == "`":
-            raise _needs_shell("`", "a backtick")
-        if char == "$" and (variable := re.match(_VARIABLE, self._text[self._at : self._at + 200])):
-            raise _needs_shell(variable[0], f"'{variable[0]}'", "read it in the script, or write it in single quotes if it is meant as it stands")
-
-    def _take(self, text: str, *, width: int | None = None) -> None:
-        if self._word is None:
-            self._word = []
-        self._word.append(text)
-        self._at += len(text) if width is None else width
-
-    def _end_word(self) -> None:
-        if self._word is not None:
-            self._words.append("".join(self._word))
-        self._word = None
-
-    def _escaped(self) -> None:
-        after = self._text[self._at + 1 : self._at + 2]
-        if not after:
-            raise TemplateError("\\", "the command ends in a backslash")
-        if after == "\n":
-            self._at += 2
-        else:
-            self._take(after, width=2)
-
-    def _quoted(self) -> None:
-        end = self._text.find("'", self._at + 1)
-        if end < 0:
-            raise TemplateError(self._text[self._at :], "a quote is not closed")
-        self._take(self._text[self._at + 1 : end], width=end + 1 - self._at)
-
-    def _double_quoted(self) -> None:
-        start = self._at
-        self._take("", width=1)
-        while self._text[self._at : self._at + 1] != '"':
-            char = self._text[self._at : self._at + 1]
-            if not char:
-                raise TemplateError(self._text[start:], "a quote is not closed")
-            if char == "\\" and self._text[self._at + 1 : self._at + 2] in {'"', "\\", "$", "`"}:
-                self._take(self._text[self._at + 1], width=2)
-                continue
-            self._check_expansion(char)
-            self._take(char)
-        self._at += 1
-
-
-def _needs_shell(fragment: str, what: str, suggestion: str = "put it into a script and run that") -> TemplateError:
-    return TemplateError(fragment, f"the command needs a shell for {what}; commands run without one", suggestion)
-
-
-def _is_format(text: str) -> bool:
-    """Whether MLflow's `str.format` would take the template: then `{{` and `}}` are its escapes. Otherwise braces mean themselves."""
-    try:
-        fields = [(name, spec, conversion) for _, name, spec, conversion in string.Formatter().parse(text) if name is not None]
-    except ValueError:
-        return False
-    return all(re.fullmatch(_NAME, name) and not spec and not conversion for name, spec, conversion in fields)
-
-
-def _pieces(word: str, known: Collection[str], *, is_escaped: bool) -> tuple[str, ...]:
-    """Text and parameter names of a word, alternating; it begins and ends with text."""
-    for fancy in re.finditer(_FANCY_PLACEHOLDER, word):
-        if fancy[1] in known:
-            raise TemplateError(fancy[0], f"only '{{{fancy[1]}}}' is understood as a placeholder, not '{fancy[0]}'")
-    pieces = [""]
-    at = 0
-    for match in re.finditer(_ESCAPED_OR_PLACEHOLDER if is_escaped else _PLACEHOLDER, word):
-        pieces[-1] += word[at : match.start()]
-        at = match.end()
-        if match[1] is None:
-            pieces[-1] += match[0][0]
-        elif match[1] in known:
-            pieces += [match[1], ""]
-        else:
-            raise TemplateError(match[0], f"'{match[0]}' names no parameter", did_you_mean(match[1], known) or "declare it under 'parameters:'")
-    pieces[-1] += word[at:]
-    return tuple(pieces)
+    text = str(value)
+    if type_name not in {"path", "uri"} or text.startswith("/"):
+        return None
+    if re.match(_SCHEME, text):
+        if type_name == "uri":
+            return None
+        how = "write the path itself" if text.startswith("file:") else "declare it as a 'uri' if the program reads it by itself"
+        return "is a URI, and nothing is downloaded by this version", how
+    path = PurePosixPath(os.path.normpath(text))
+    if path.parts[:1] == ("..",):
+        return "lies outside the project folder, which is all that is sent", "name a file of the project, or an absolute path that the workers have"
+    if type_name == "path" and not (folder / path).exists():
+        return f"names '{text}', which is not in the project folder", ""
+    return None
 
 
 def _find(source: Source, item: Item, fragment: str) -> Place:
@@ -308,27 +217,32 @@ def _find(source: Source, item: Item, fragment: str) -> Place:
 
 
 def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "'\\''") + "'"
+    """A text as one word of a template that means itself."""
+    return "'" + text.replace("'", "'\\''").replace("{", "{{").replace("}", "}}") + "'"
 
 
-def _reads_as_float(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+def _reads_as(kind: type[int] | type[float], value: Any) -> bool:
+    """Whether a program that asks for a number of this kind can read the value, once it is text. NaN is no number."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
         return False
     try:
-        return not math.isnan(float(value))
-    except ValueError:
+        return not math.isnan(kind(str(value)))
+    except (ValueError, OverflowError):
         return False
 
 
 def _read_environment(project: Project, root: Item | None) -> Environment:
     entries = (root.entries if root else None) or {}
     for key, suggestion in (("conda_env", "use 'python_env'"), ("docker_env", "name the image in the sweep file, 'resources: {image: ...}'")):
-        if root is not None and key in entries:
+        if root is not None and key in entries and entries[key].value is not None:
             project.source.add(root.keys[key], f"'{key}' is not served by this version", suggestion=suggestion, path=key)
     item = entries.get("python_env")
     if item is None or item.value is None:
         return Environment("python_env", "python_env.yaml") if (project.folder / "python_env.yaml").is_file() else Environment()
-    path = PurePosixPath(str(item.value))
+    if item.text is None:
+        project.source.add(item, f"'python_env' is the name of a file, not {kind_of(item.value)}")
+        return Environment()
+    path = PurePosixPath(item.text)
     if path.is_absolute() or ".." in path.parts:
         project.source.add(item, "'python_env' must lie within the project folder")
     elif not (project.folder / path).is_file():
@@ -345,13 +259,21 @@ def _read_entry_points(project: Project, points: Item) -> None:
             place = item if item.value is not None else points.keys[name]
             project.source.add(place, f"entry point '{name}' is a mapping with a 'command'", path=item.path)
             continue
-        for key in item.entries.keys() - {"parameters", "command"}:
-            project.source.add(item.keys[key], f"unknown key '{key}'", suggestion=did_you_mean(key, ("parameters", "command")), path=item.path)
+        _refuse_unknown(project.source, item, _POINT_KEYS)
+        parameters = _read_parameters(project.source, item.entries.get("parameters"))
         command = item.entries.get("command")
-        if command is None or not isinstance(command.value, str) or not command.value.strip():
-            project.source.add(command if command is not None and command.value is not None else points.keys[name], f"entry point '{name}' has no command")
-            continue
-        project.entry_points[name] = EntryPoint(name, command, _read_parameters(project.source, item.entries.get("parameters")))
+        if command is None or command.value is None or not str(command.value).strip():
+            project.source.add(points.keys[name], f"entry point '{name}' has no command", path=item.path)
+        elif not isinstance(command.value, str):
+            project.source.add(command, f"the command of '{name}' is one text, not {kind_of(command.value)}")
+        else:
+            project.entry_points[name] = EntryPoint(name, command, parameters, project.folder)
+
+
+def _refuse_unknown(source: Source, item: Item, known: Collection[str]) -> None:
+    for key in item.entries or {}:
+        if key not in known:
+            source.add(item.keys[key], f"unknown key '{key}'", suggestion=did_you_mean(key, known), path=item.path)
 
 
 def _read_parameters(source: Source, item: Item | None) -> tuple[EntryParameter, ...]:
@@ -364,16 +286,29 @@ def _read_parameters(source: Source, item: Item | None) -> tuple[EntryParameter,
 
 
 def _read_parameter(source: Source, name: str, item: Item, place: Place) -> EntryParameter:
+    if not name.strip():
+        source.add(place, "a parameter needs a name")
+    if item.entries is not None:
+        _refuse_unknown(source, item, _PARAMETER_KEYS)
     entries = item.entries if item.entries is not None else {"type": item}
-    keys = item.keys if item.entries is not None else {}
-    for key in entries.keys() - {"type", "default"}:
-        source.add(keys[key], f"unknown key '{key}'", suggestion=did_you_mean(key, ("type", "default")), path=item.path)
-    kind = entries.get("type")
-    if kind is not None and kind.value not in TYPES:
-        where = place if kind.value is None else kind
-        source.add(where, f"parameter '{name}' has no known type", suggestion=did_you_mean(str(kind.value), TYPES) or f"types are {', '.join(TYPES)}")
-    default = entries.get("default")
-    type_name = str(kind.value) if kind is not None else "string"
-    if default is not None and default.value is not None and type_name == "float" and not _reads_as_float(default.value):
-        source.add(default, f"the default of '{name}' is not a number")
-    return EntryParameter(name, type_name, default.value if default is not None else None)
+    type_name = _read_type(source, name, entries.get("type"))
+    default, optional = entries.get("default"), entries.get("optional")
+    if optional is not None and not isinstance(optional.value, bool | None):
+        source.add(optional, f"'optional' is true or false, not {kind_of(optional.value)}")
+    is_optional = optional is not None and optional.value is True
+    if default is None or default.value is None:
+        return EntryParameter(name, type_name, optional=is_optional)
+    if why := why_not_of_type(type_name, default.value):
+        source.add(default, f"the default of '{name}' {why[0]}", suggestion=why[1])
+    return EntryParameter(name, type_name, default.value, is_optional, default.place)
+
+
+def _read_type(source: Source, name: str, item: Item | None) -> str:
+    """The type that a parameter names; one that names none is text."""
+    if item is None or item.is_nothing:
+        return TYPES[0]
+    word = _OTHER_TYPES.get(item.text or "", item.text or "")
+    if word not in TYPES:
+        source.add(item, f"parameter '{name}' has no known type", suggestion=did_you_mean(word, TYPES) or f"types are {', '.join(TYPES)}")
+        return TYPES[0]
+    return word

@@ -15,28 +15,22 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from sweeps.bounds import GPUS_MAX, PRIORITY_MAX, RETRIES_MAX, RETRY_ENDS, Fault, faults, why_no_end
-from sweeps.command import Command, MacroCommand, read_command
+from sweeps.command import PARAMS_FILE, PARAMS_FILE_IN_CONTAINER, Command, MacroCommand, read_command
 from sweeps.errors import SpecError, SpecProblems
 from sweeps.mlproject import Project, non_numbers, read_project
-from sweeps.space import Parameter
+from sweeps.space import CategoricalWithProbabilities, why_no_grid
 from sweeps.spec_config import Limits, Method, Metric, Register, SweepConfig
 from sweeps.spec_fields import Section
-from sweeps.spec_parameters import read_parameters, value_place
+from sweeps.spec_parameters import Read, read_parameters
 from sweeps.spec_source import NOWHERE, Item, Place, Source, did_you_mean, from_python, kind_of, read_text, read_yaml
 from tracking.records import Collect, Environment, NewSweep, Resources, Retry
 
 SERVED: Final = tuple(
     "name description project program command method metric parameters run_cap "
-    "code entry_point limits resources queue priority collect env strategy register retry tags".split()
+    "entity controller apiVersion kind code entry_point limits resources queue priority collect env strategy register retry tags compat".split()
 )
 REFUSED: Final[Mapping[str, str]] = {
     # W&B's
-    "apiVersion": "",
-    "kind": "",
-    "controller": "",
-    "job": "",
-    "image_uri": "use 'resources: {image: ...}'",
-    "entity": "",
     "metrics": "use 'metric'",
     "scheduler": "",
     "early_terminate": "submit with --no-pruning to run every trial to its end",
@@ -47,11 +41,36 @@ REFUSED: Final[Mapping[str, str]] = {
     "points": "",
     "warm_start": "",
     "secrets": "",
-    "compat": "",
     "notify": "",
 }
+LAUNCH_KEYS: Final = ("job", "image_uri")
+"""They make a file one for W&B Launch, whose jobs and queues only W&B has."""
+IGNORED: Final[Mapping[str, tuple[str, ...]]] = {"apiVersion": (), "kind": ("sweep",)}
+"""W&B's keys that say nothing here: checked, and without effect. `controller` is the third."""
+SECTIONS: Final[Mapping[str, str]] = {
+    "strategy": "name seed",
+    "metric": "name goal from target impute impute_while_running",
+    "controller": "type",
+    "early_terminate": "type min_iter max_iter s eta strict",
+    "limits": "trials parallel time trial_time failures",
+    "resources": "cpus memory gpus image",
+    "collect": "stdout keys",
+    "register": "model artifact alias",
+    "retry": "max on delay delay_max",
+}
+"""The keys of each section that are served."""
+REFUSED_INNER: Final[Mapping[str, str]] = {
+    "limits": "patience gpu_hours cost",
+    "resources": "shm disk",
+    "register": "require confirm_seeds",
+    "retry": "resume",
+}
+"""And those that are refused by name."""
+COMPATS: Final = ("wandb",)
 METHODS: Final = ("grid", "random", "bayes")
 STRATEGIES: Final = ("auto", "tpe")
+REFUSED_METHODS: Final = ("custom",)
+REFUSED_STOPPERS: Final = ("asha", "median", "percentile", "threshold", "patient", "wilcoxon")
 REFUSED_STRATEGIES: Final = ("gp", "cmaes", "nsga2", "qmc")
 
 
@@ -197,25 +216,32 @@ class _Reader:
         self._stem = stem
         self._base = folder
         self._may_be_empty = may_be_empty
-        refused = {key: hint for key, hint in REFUSED.items() if not (no_pruning and key == "early_terminate")}
-        self._top = Section(source, root, "", (*SERVED, *(REFUSED.keys() - refused.keys())), refused)
+        self._no_pruning = no_pruning
+        # Read by methods of their own, which have more to say.
+        own = ("early_terminate", *LAUNCH_KEYS)
+        refused = {key: hint for key, hint in REFUSED.items() if key not in own}
+        self._top = Section(source, root, "", (*SERVED, *own), refused)
 
     def read(self) -> SweepConfig:
         top = self._top
+        self._launch_only()
         method, seed = self._method()
-        parameters = self._parameters()
+        read = self._parameters()
         limits, resources = self._limits(), self._resources()
         code, project = self._project(needs_environment=resources.image is None)
-        command = self._command(project, parameters, has_image=resources.image is not None)
+        env, tags = top.text_mapping("env"), self._tags()
+        command = self._command(project, read, resources, env)
         environment = Environment("docker") if resources.image else project.environment if project else Environment()
         metric = self._metric(method)
         name, experiment = self._names(project)
         priority = top.integer("priority", minimum=0, maximum=PRIORITY_MAX)
         if method == "grid":
-            self._check_grid(parameters)
+            self._check_grid(read)
         # Everything is read before anything is told.
         collect, register, retry = self._collect(), self._register(), self._retry()
-        env, tags = top.text_mapping("env"), top.text_mapping("tags")
+        self._ignored()
+        self._early_terminate(metric)
+        compat = top.choice("compat", COMPATS)
         description, queue = top.text("description") or "", top.text("queue") or "default"
         others = [project.source] if project else []
         # Stand-ins where a problem was noted already, so that everything else is looked at too.
@@ -223,8 +249,8 @@ class _Reader:
             name=name,
             experiment=experiment,
             method=method or "random",
-            parameters=parameters,
-            command=command or MacroCommand(("true",)),
+            parameters=read.parameters,
+            command=replace(command or MacroCommand(("true",)), nested=read.nested),
             description=description,
             metric=metric,
             seed=seed,
@@ -239,6 +265,7 @@ class _Reader:
             retry=retry,
             tags=tags,
             code=code,
+            compat="wandb" if compat else None,
         )
         self._check_bounds(config, is_broken=any(source.problems for source in (self._source, *others)))
         self._source.raise_problems(*others)
@@ -272,8 +299,9 @@ class _Reader:
         """Note that a key is not there: it has no place, so the file's beginning stands for it."""
         self._source.add(self._root.place._replace(width=1), message, suggestion=suggestion)
 
-    def _section(self, key: str, served: str, refused: str = "") -> Section:
-        return Section(self._source, self._top.entries.get(key), key, served.split(), dict.fromkeys(refused.split(), ""))
+    def _section(self, key: str) -> Section:
+        refused = dict.fromkeys(REFUSED_INNER.get(key, "").split(), "")
+        return Section(self._source, self._top.entries.get(key), key, SECTIONS[key].split(), refused)
 
     def _names(self, project: Project | None) -> tuple[str, str]:
         """The sweep's and the experiment's; what the file does not name has the MLproject's name, or else the folder's."""
@@ -283,11 +311,11 @@ class _Reader:
         return name or default or "sweep", self._top.text("project") or name or folder or default
 
     def _method(self) -> tuple[Method | None, int | None]:
-        strategy = self._section("strategy", "name seed")
+        strategy = self._section("strategy")
         seed = strategy.integer("seed", minimum=0)
         named = strategy.choice("name", STRATEGIES, REFUSED_STRATEGIES)
         if "method" in self._top:
-            method = self._top.choice("method", METHODS)
+            method = self._top.choice("method", METHODS, REFUSED_METHODS)
             if "name" in strategy:
                 strategy.add("name", "'strategy.name' stands beside 'method'", suggestion="give one of them")
             return cast(Method | None, method), seed
@@ -296,35 +324,90 @@ class _Reader:
         return "bayes" if named else None, seed
 
     def _metric(self, method: str | None) -> Metric | None:
-        section = self._section("metric", "name goal from", "target impute impute_while_running")
+        section = self._section("metric")
         name, goal, from_ = section.text("name"), section.choice("goal", ("minimize", "maximize")), section.choice("from", ("last", "best"))
+        target = section.finite("target")
+        section.choice("impute", ("worst",), ("latest", "best"))
+        section.choice("impute_while_running", ("false",), ("latest", "best", "worst"))
         if "metric" in self._top and self._top.entries["metric"].entries is not None and "name" not in section:
             self._top.add("metric", "'metric' has no 'name'")
         if "metric" not in self._top and method == "bayes":
             self._missing("'metric' is missing, and 'bayes' needs one", "add 'metric: {name: val_loss, goal: minimize}'")
         if name is None:
             return None
-        return Metric(name, "maximize" if goal == "maximize" else "minimize", "best" if from_ == "best" else "last")
+        return Metric(name, "maximize" if goal == "maximize" else "minimize", "best" if from_ == "best" else "last", target)
 
-    def _parameters(self) -> tuple[Parameter, ...]:
+    def _parameters(self) -> Read:
         if "parameters" not in self._top:
             self._missing("'parameters' is missing")
-            return ()
+            return Read((), {}, {}, {})
         item = self._top.entries["parameters"]
         if item.entries is not None and not item.entries and not self._may_be_empty:
             self._top.add("parameters", "'parameters' is empty")
         return read_parameters(self._source, item)
 
-    def _check_grid(self, parameters: tuple[Parameter, ...]) -> None:
-        item = self._top.entries["parameters"] if "parameters" in self._top else Item({})
-        for parameter in parameters:
-            if parameter.column() is None:
-                kind = parameter.__struct_config__.tag
-                message = f"a grid can't walk parameter '{parameter.name}': '{kind}' is continuous"
-                self._source.add(item.keys.get(parameter.name, NOWHERE), message, suggestion="give 'values', or 'q_uniform' with a step 'q'", path=item.path)
+    def _check_grid(self, read: Read) -> None:
+        for parameter in read.parameters:
+            if what := why_no_grid(parameter):
+                is_weighed = isinstance(parameter, CategoricalWithProbabilities)
+                suggestion = "leave 'probabilities' out" if is_weighed else "give 'values', or 'q_uniform' with a step 'q'"
+                path = read.items[parameter.name].path.rpartition(".")[0]
+                self._source.add(read.keys[parameter.name], f"a grid can't walk parameter '{parameter.name}': {what}", suggestion=suggestion, path=path)
+
+    def _tags(self) -> dict[str, str]:
+        """The file's own; W&B's `entity` is one of them."""
+        tags, entity = self._top.text_mapping("tags"), self._top.text("entity")
+        return tags if entity is None else {"entity": entity, **tags}
+
+    def _launch_only(self) -> None:
+        """W&B Launch runs packaged jobs on queues of its own: one sentence, whatever else the file lacks for that."""
+        found = [key for key in LAUNCH_KEYS if key in self._top]
+        if found:
+            # Its scheduler is a job of Launch too.
+            self._source.problems[:] = [problem for problem in self._source.problems if problem.path != "scheduler"]
+            message = f"this is a file for W&B Launch: '{found[0]}' names what only W&B can run"
+            self._source.add(
+                self._top.place(found[0]), message, suggestion="use 'program' or 'command', and 'resources: {image: ...}' for an image", path=found[0]
+            )
+
+    def _ignored(self) -> None:
+        """Keys without effect are checked all the same: where W&B's search runs is of no meaning here."""
+        for key, options in IGNORED.items():
+            _ = self._top.choice(key, options) if options else self._top.text(key)
+        controller = self._section("controller")
+        controller.choice("type", ("local", "cloud"))
+        if "controller" in self._top and self._top.entries["controller"].entries is not None and "type" not in controller:
+            self._top.add("controller", "'controller' has no 'type'")
+
+    def _early_terminate(self, metric: Metric | None) -> None:
+        """Checked in full, though nothing is pruned yet: the user is told so, and says --no-pruning."""
+        if "early_terminate" not in self._top:
+            return
+        n_before = len(self._source.problems)
+        section = self._section("early_terminate")
+        if self._top.entries["early_terminate"].entries is not None:
+            self._check_hyperband(section, n_before)
+        if metric is None and "metric" not in self._top:
+            self._source.add(self._top.place("early_terminate"), "'early_terminate' needs a 'metric' to judge by", path="early_terminate")
+        if not self._no_pruning:
+            message = "'early_terminate' is not served by this version"
+            self._source.add(self._top.place("early_terminate"), message, suggestion=REFUSED["early_terminate"], path="early_terminate")
+
+    def _check_hyperband(self, section: Section, n_before: int) -> None:
+        kind = section.choice("type", ("hyperband",), REFUSED_STOPPERS)
+        min_iter, max_iter = section.integer("min_iter", minimum=1), section.integer("max_iter", minimum=1)
+        steps, eta = section.number("s"), section.number("eta")
+        section.boolean("strict")
+        if "type" not in section:
+            self._top.add("early_terminate", "'early_terminate' has no 'type'", suggestion="add 'type: hyperband'")
+        if eta is not None and eta <= 1:
+            section.add("eta", f"'early_terminate.eta' is above 1, not {eta:g}")
+        is_whole = len(self._source.problems) == n_before and kind == "hyperband"
+        if is_whole and min_iter is None and (max_iter is None or steps is None):
+            self._top.add("early_terminate", "'early_terminate' needs 'min_iter', or 'max_iter' and 's'")
 
     def _limits(self) -> Limits:
-        section = self._section("limits", "trials parallel time trial_time failures", "patience gpu_hours cost")
+        section = self._section("limits")
         trials, cap = section.integer("trials", minimum=1), self._top.integer("run_cap", minimum=1)
         if trials is not None and cap is not None and trials != cap:
             section.add("trials", f"'limits.trials' is {trials}, but 'run_cap' is {cap}", suggestion="give one of them")
@@ -337,12 +420,12 @@ class _Reader:
         )
 
     def _resources(self) -> Resources:
-        section = self._section("resources", "cpus memory gpus image", "shm disk")
+        section = self._section("resources")
         cpus, gpus = section.number("cpus"), section.integer("gpus", minimum=0, maximum=GPUS_MAX)
         return Resources(1.0 if cpus is None else cpus, section.size_bytes("memory"), gpus or 0, section.text("image"))
 
     def _collect(self) -> Collect:
-        section = self._section("collect", "stdout keys")
+        section = self._section("collect")
         keys = section.texts("keys")
         if "stdout" not in section:
             return Collect(keys=keys)
@@ -352,14 +435,14 @@ class _Reader:
         return Collect(pattern=section.text("stdout"), keys=keys)
 
     def _register(self) -> Register | None:
-        section = self._section("register", "model artifact alias", "require confirm_seeds")
+        section = self._section("register")
         model, artifact, alias = section.text("model"), section.text("artifact"), section.text("alias")
         if "register" in self._top and self._top.entries["register"].entries is not None and "model" not in section:
             self._top.add("register", "'register' has no 'model'")
         return Register(model, artifact or "model", alias) if model else None
 
     def _retry(self) -> Retry:
-        section = self._section("retry", "max on delay delay_max", "resume")
+        section = self._section("retry")
         n_max, on = section.integer("max", minimum=0, maximum=RETRIES_MAX), self._retry_on(section)
         delay_s, delay_max_s = section.duration_s("delay"), section.duration_s("delay_max")
         if "retry" not in self._top or self._top.entries["retry"].entries is None:
@@ -405,13 +488,16 @@ class _Reader:
             self._source.problems.extend(error.problems)
             return code, None
 
-    def _command(self, project: Project | None, parameters: tuple[Parameter, ...], *, has_image: bool) -> Command | None:
+    def _command(self, project: Project | None, read: Read, resources: Resources, env: Mapping[str, str]) -> Command | None:
         program = self._top.text("program")
         if "program" in self._top or "command" in self._top:
             if "entry_point" in self._top:
                 other = "program" if "program" in self._top else "command"
                 self._top.add("entry_point", f"'entry_point' stands beside '{other}'", suggestion="give one of them")
-            return self._macro_command(program, None if has_image else project)
+            command = self._macro_command(program, read, resources, env)
+            if command is not None and program is not None and project is not None and resources.image is None:
+                self._check_program(program, command.words, project.folder)
+            return command
         name = self._top.text("entry_point") or "main"
         if project is None:
             if not self._source.problems:
@@ -429,10 +515,10 @@ class _Reader:
             message = f"entry point '{entry.name}' needs {names}, which 'parameters' does not give"
             self._source.add(where, message, suggestion=did_you_mean(missing[0], given), path="parameters")
         floats = {one.name for one in entry.parameters if one.type == "float"}
-        for parameter in parameters:
+        for parameter in read.parameters:
             if parameter.name in floats and (wrong := non_numbers(parameter)):
                 message = f"'{parameter.name}' is a float in the MLproject, and {wrong[0]!r} is no number"
-                self._source.add(value_place(item, parameter.name), message, path=f"parameters.{parameter.name}")
+                self._source.add(read.value_place(parameter.name), message, path=f"parameters.{parameter.name}")
         return entry.template(project.source, given)
 
     def _no_entry_point(self, project: Project, name: str) -> None:
@@ -445,15 +531,11 @@ class _Reader:
         else:
             self._missing(message, suggestion)
 
-    def _macro_command(self, program: str | None, project: Project | None) -> MacroCommand | None:
-        command: MacroCommand | None
-        if "command" in self._top:
-            command = read_command(self._source, self._top.entries["command"], program)
-        else:
-            command = MacroCommand(program=program) if program else None
-        if command is not None and program is not None and project is not None:
-            self._check_program(program, command.words, project.folder)
-        return command
+    def _macro_command(self, program: str | None, read: Read, resources: Resources, env: Mapping[str, str]) -> MacroCommand | None:
+        if "command" not in self._top:
+            return MacroCommand(program=program) if program else None
+        params_file = PARAMS_FILE_IN_CONTAINER if resources.image else PARAMS_FILE
+        return read_command(self._source, self._top.entries["command"], program, env, read.nested, params_file)
 
     def _check_program(self, program: str, words: tuple[str, ...], folder: Path) -> None:
         """A program that is a file of the project must be there; after `-m` it is a module, and elsewhere it is not ours to know."""

@@ -14,11 +14,22 @@ Method = Literal["grid", "random", "bayes"]
 
 
 class Metric(Struct, frozen=True, omit_defaults=True, rename={"from_": "from"}):
-    """The objective (D8)."""
+    """The objective (D8).
+
+    Attributes:
+        target: the search has found enough once a trial is as good as this.
+    """
 
     name: str
     goal: Literal["minimize", "maximize"] = "minimize"
     from_: Literal["last", "best"] = "last"
+    target: float | None = None
+
+    def is_reached(self, value: float | None) -> bool:
+        """Whether a trial with this value is as good as the target."""
+        if value is None or self.target is None:
+            return False
+        return value >= self.target if self.goal == "maximize" else value <= self.target
 
 
 class Limits(Struct, frozen=True, omit_defaults=True):
@@ -55,6 +66,7 @@ class SweepConfig(Struct, frozen=True, omit_defaults=True, kw_only=True):
         seed: None until the sweep is submitted, then always a number.
         environment: what the command runs in.
         code: the project folder, relative to the sweep file.
+        compat: whose client our stand-in takes the place of.
     """
 
     name: str
@@ -76,6 +88,7 @@ class SweepConfig(Struct, frozen=True, omit_defaults=True, kw_only=True):
     retry: Retry = Retry()
     tags: dict[str, str] = {}
     code: str = "."
+    compat: Literal["wandb"] | None = None
 
     @property
     def space(self) -> Space:
@@ -99,6 +112,7 @@ class SweepConfig(Struct, frozen=True, omit_defaults=True, kw_only=True):
             resources=self.resources,
             metric_keys=(self.metric.name,) if self.metric else (),
             trial_time_s=self.limits.trial_time_s,
+            compat=self.compat,
         )
 
     def to_builtins(self) -> dict[str, Any]:

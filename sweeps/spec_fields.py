@@ -124,6 +124,27 @@ class Section:
             return None
         return float(value)
 
+    def finite(self, key: str) -> float | None:
+        """A number of any sign."""
+        item = self._scalar(key)
+        if item is None:
+            return None
+        value = item.value
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            self.add(key, f"{self._named(key)} is a number, not {item.text!r}", suggestion=_unquoted(item))
+            return None
+        return float(value)
+
+    def boolean(self, key: str) -> bool | None:
+        """True or false."""
+        item = self._scalar(key)
+        if item is None:
+            return None
+        if not isinstance(item.value, bool):
+            self.add(key, f"{self._named(key)} is true or false, not {item.text!r}")
+            return None
+        return item.value
+
     def duration_s(self, key: str) -> float | None:
         """A time above zero, in seconds."""
         item = self._scalar(key)

@@ -1,53 +1,40 @@
-"""`parameters:` of a sweep file: W&B's distributions, given or inferred, to the classes of `sweeps.space`."""
+"""`parameters:` of a sweep file: W&B's distributions, given or inferred, plain or nested, to the classes of `sweeps.space`."""
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+import typing
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
 
-from sweeps.space import MAX_EXACT, Categorical, Constant, IntUniform, LogUniformValues, Parameter, QUniform, Uniform
+from sweeps.space import Categorical, CategoricalWithProbabilities, Constant, IntUniform, Parameter
 from sweeps.spec_source import NOWHERE, Item, Place, Source, did_you_mean, kind_of
 
-KEYS: Final[Mapping[str, tuple[str, ...]]] = {
-    "constant": ("value",),
-    "categorical": ("values",),
-    "uniform": ("min", "max"),
-    "int_uniform": ("min", "max"),
-    "log_uniform_values": ("min", "max"),
-    "q_uniform": ("min", "max", "q"),
-}
-"""The distributions that are served, and the keys that each takes; `q` alone may be left out."""
+DISTRIBUTIONS: Final[Mapping[str, Any]] = {str(kind.__struct_config__.tag): kind for kind in typing.get_args(Parameter)}
+"""Every distribution's class, by W&B's name of it."""
 
-REFUSED_DISTRIBUTIONS: Final[Mapping[str, str]] = {
-    "categorical_w_probabilities": "use 'values' alone",
-    "log_uniform": "its bounds are exponents; use 'log_uniform_values' with the values themselves",
-    "q_log_uniform": "use 'log_uniform_values'",
-    "q_log_uniform_values": "use 'log_uniform_values'",
-    "inv_log_uniform": "use 'log_uniform_values'",
-    "inv_log_uniform_values": "use 'log_uniform_values'",
-    "normal": "use 'uniform'",
-    "q_normal": "use 'q_uniform'",
-    "log_normal": "use 'log_uniform_values'",
-    "q_log_normal": "use 'log_uniform_values'",
-    "beta": "use 'uniform'",
-    "q_beta": "use 'q_uniform'",
-}
-REFUSED_KEYS: Final[Mapping[str, str]] = {
-    "probabilities": "use 'values' alone",
-    "mu": "",
-    "sigma": "",
-    "a": "",
-    "b": "",
-    "parameters": "give nested parameters flat names, such as 'optimizer.lr'",
-    "when": "",
-    "zip": "",
-}
+KEYS: Final[Mapping[str, tuple[str, ...]]] = {name: kind.__struct_fields__[1:] for name, kind in DISTRIBUTIONS.items()}
+"""The keys that each distribution takes: its class's own fields."""
 
-_VALUE_KEYS: Final = ("value", "values", "min", "max", "q")
-_KNOWN: Final = ("distribution", *_VALUE_KEYS)
+DEFAULTS: Final[Mapping[str, float]] = {
+    key: default
+    for name, kind in DISTRIBUTIONS.items()
+    for key, default in zip(KEYS[name][len(KEYS[name]) - len(kind.__struct_defaults__) :], kind.__struct_defaults__, strict=True)
+}
+"""The keys that may be left out, and W&B's defaults for them."""
+
+REFUSED_KEYS: Final[Mapping[str, str]] = {"when": "", "zip": ""}
+
+_VALUE_KEYS: Final = tuple(dict.fromkeys(key for keys in KEYS.values() for key in keys))
+_KNOWN: Final = ("distribution", *_VALUE_KEYS, "parameters")
+_NEEDS_DISTRIBUTION: Final[Mapping[str, str]] = {"q": "q_uniform", "mu": "normal", "sigma": "normal", "a": "beta", "b": "beta"}
+"""Keys that tell no distribution by themselves, and one that takes them."""
 
 # What the same distributions are called elsewhere.
 _ALIASES: Final = {
     "loguniform": "log_uniform_values",
+    "lognormal": "log_normal",
+    "gaussian": "normal",
+    "qnormal": "q_normal",
+    "qloguniform": "q_log_uniform_values",
     "log": "log_uniform_values",
     "log_float": "log_uniform_values",
     "quniform": "q_uniform",
@@ -60,13 +47,67 @@ _ALIASES: Final = {
 }
 
 
-def read_parameters(source: Source, item: Item) -> tuple[Parameter, ...]:
-    """All parameters that can be read; what is wrong with the others is noted."""
+class Read(NamedTuple):
+    """What stands under `parameters`.
+
+    Attributes:
+        parameters: all that can be read; what is wrong with the others is noted.
+        nested: of those that stand within others, the keys that lead there.
+        keys: where each name stands.
+        items: what each name stands for.
+    """
+
+    parameters: tuple[Parameter, ...]
+    nested: dict[str, tuple[str, ...]]
+    keys: dict[str, Place]
+    items: dict[str, Item]
+
+    def value_place(self, name: str) -> Item | Place:
+        """Where the values of a parameter stand, for whoever finds fault with them later."""
+        entries: Mapping[str, Item] = self.items[name].entries or {}
+        return next((entries[key] for key in ("values", "value", "min") if key in entries), self.keys[name])
+
+
+def read_parameters(source: Source, item: Item) -> Read:
+    """All parameters, those that stand within others under a name with dots."""
+    read = Read((), {}, {}, {})
+    found = _read_group(source, item, (), read)
+    return read._replace(parameters=tuple(found))
+
+
+def _read_group(source: Source, item: Item, outer: tuple[str, ...], read: Read) -> list[Parameter]:
     if item.entries is None:
-        source.add(item, f"'parameters' is a mapping of names to distributions, not {kind_of(item.value)}")
-        return ()
-    found = (_Parameter(source, name, inner, item.keys.get(name, NOWHERE)).read() for name, inner in item.entries.items())
-    return tuple(parameter for parameter in found if parameter is not None)
+        what = f"'parameters' of parameter '{'.'.join(outer)}'" if outer else "'parameters'"
+        source.add(item, f"{what} is a mapping of names to distributions, not {kind_of(item.value)}")
+        return []
+    found: list[Parameter] = []
+    for key, inner in item.entries.items():
+        path, where = (*outer, key), item.keys.get(key, NOWHERE)
+        name = ".".join(path)
+        if inner.entries is not None and "parameters" in inner.entries and key.strip():
+            found += _read_nested(source, inner, path, where, read)
+            continue
+        if name in read.keys:
+            source.add(where, f"parameter '{name}' stands twice (first on line {read.keys[name].line})", path=inner.path)
+            continue
+        read.keys[name], read.items[name] = where, inner
+        if outer:
+            read.nested[name] = path
+        parameter = _Parameter(source, name, inner, where, is_unnamed=not key.strip()).read()
+        found += [] if parameter is None else [parameter]
+    return found
+
+
+def _read_nested(source: Source, item: Item, path: tuple[str, ...], where: Place, read: Read) -> list[Parameter]:
+    entries, name = item.entries or {}, ".".join(path)
+    for key, inner in entries.items():
+        if key != "parameters":
+            source.add(item.keys.get(key, NOWHERE), f"parameter '{name}' has both 'parameters' and '{key}'", path=inner.path)
+    group = entries["parameters"]
+    if group.is_nothing or group.entries == {}:
+        source.add(where if group.is_nothing else group, f"'parameters' of parameter '{name}' is empty", path=group.path)
+        return []
+    return _read_group(source, group, path, read)
 
 
 class _Refused(Exception):
@@ -82,9 +123,10 @@ class _Refused(Exception):
 class _Parameter:
     """Reads one parameter."""
 
-    def __init__(self, source: Source, name: str, item: Item, key: Place) -> None:
+    def __init__(self, source: Source, name: str, item: Item, key: Place, *, is_unnamed: bool = False) -> None:
         self._source = source
         self._name = name
+        self._is_unnamed = is_unnamed
         self._item = item
         self._key = key
         self._entries = item.entries or {}
@@ -100,7 +142,7 @@ class _Parameter:
         return parameter if len(self._source.problems) == n_before else None
 
     def _parameter(self) -> Parameter | None:
-        if not self._name.strip():
+        if self._is_unnamed:
             raise _Refused(self._key, "a parameter has an empty name")
         if self._item.entries is None:
             raise _Refused(self._item if self._item.value is not None else self._key, f"parameter '{self._name}' is a mapping", self._as_mapping())
@@ -108,7 +150,7 @@ class _Parameter:
         if self._entries and not self._entries.keys() & set(_KNOWN):
             return None
         kind = self._distribution() if "distribution" in self._entries else self._inferred()
-        return _MAKERS[kind](self) if self._has_all(kind) else None
+        return self._make(kind) if self._has_all(kind) else None
 
     def _as_mapping(self) -> str:
         if self._item.elements is not None:
@@ -128,11 +170,9 @@ class _Parameter:
     def _distribution(self) -> str:
         item = self._entries["distribution"]
         name = item.text or ""
-        if name in REFUSED_DISTRIBUTIONS:
-            raise _Refused(item, f"distribution '{name}' is not served by this version", REFUSED_DISTRIBUTIONS[name])
         if name not in KEYS:
             nearest = _ALIASES.get(name.lower().replace("-", "_"))
-            suggestion = f"did you mean '{nearest}'?" if nearest else did_you_mean(name, (*KEYS, *REFUSED_DISTRIBUTIONS))
+            suggestion = f"did you mean '{nearest}'?" if nearest else did_you_mean(name, KEYS)
             where = item if item.text else self._item.keys.get("distribution", self._key)
             raise _Refused(where, f"unknown distribution '{name}'", suggestion or f"use one of {', '.join(KEYS)}")
         for key in _VALUE_KEYS:
@@ -143,91 +183,88 @@ class _Parameter:
     def _inferred(self) -> str:
         """W&B's rule: whole bounds make int_uniform, any float makes uniform."""
         given = [key for key in self._entries if key in _VALUE_KEYS]
-        if not given:
+        kind = next((kind for key, kind in _INFERRED.items() if key in given), None)
+        if kind is None and not any(key in _NEEDS_DISTRIBUTION for key in given):
             raise _Refused(self._key, f"parameter '{self._name}' has no values", "give 'value', 'values', or 'min' and 'max'")
-        kind = {"value": "constant", "values": "categorical"}.get(given[0], "uniform")
         for key in given:
-            if key == "q":
-                self._refuse_key(key, f"parameter '{self._name}' has 'q' but no distribution", "add 'distribution: q_uniform'")
-            elif key not in KEYS[kind]:
-                self._refuse_key(key, f"parameter '{self._name}' has both '{given[0]}' and '{key}'")
+            if key in _NEEDS_DISTRIBUTION:
+                self._refuse_key(key, f"parameter '{self._name}' has '{key}' but no distribution", f"add 'distribution: {_NEEDS_DISTRIBUTION[key]}'")
+            elif kind is not None and key not in KEYS[kind]:
+                self._refuse_key(key, f"parameter '{self._name}' has both '{next(one for one in given if one != key)}' and '{key}'")
         are_whole = all(type(self._entries[key].value) is int for key in ("min", "max") if key in self._entries)
-        return "int_uniform" if kind == "uniform" and are_whole else kind
+        return "int_uniform" if kind == "uniform" and are_whole else kind or ""
 
     def _has_all(self, kind: str) -> bool:
-        needed = [key for key in KEYS[kind] if key != "q"]
+        needed = [key for key in KEYS.get(kind, ()) if key not in DEFAULTS]
         missing = [key for key in needed if key not in self._entries or (key != "value" and self._entries[key].is_nothing)]
         if missing:
             has = [key for key in KEYS[kind] if key in self._entries and key not in missing]
             but = f" has {_list(has)} but" if has else " has"
             self._source.add(self._key, f"parameter '{self._name}'{but} no {_list(missing)}", path=self._item.path)
         # What could not be read as YAML was told where it stands.
-        return not missing and (kind == "constant" or all(self._entries[key].value is not None for key in needed))
+        return bool(kind) and not missing and (kind == "constant" or all(self._entries[key].value is not None for key in needed))
 
-    def constant(self) -> Parameter | None:
-        item = self._entries["value"]
-        return Constant(self._name, item.value) if self._is_plain(item) else None
+    def _make(self, kind: str) -> Parameter | None:
+        if kind == "constant":
+            item = self._entries["value"]
+            return Constant(self._name, item.value) if self._is_plain(item) else None
+        if kind == "categorical":
+            values = self._values()
+            return Categorical(self._name, values) if values else None
+        if kind == "categorical_w_probabilities":
+            values, probabilities = self._values(), self._probabilities()
+            return self._checked(CategoricalWithProbabilities(self._name, values, probabilities)) if values and probabilities else None
+        return self._numeric(kind)
 
-    def categorical(self) -> Parameter | None:
+    def _values(self) -> tuple[Any, ...]:
+        """The values, or nothing with the reason noted."""
         item = self._entries["values"]
         if item.elements is None:
             raise _Refused(item, f"'values' of parameter '{self._name}' is a list, not {kind_of(item.value)}", f"write [{item.text}]" if item.text else "")
         if not item.elements:
             raise _Refused(item, f"'values' of parameter '{self._name}' is empty")
         if not all([self._is_plain(element) for element in item.elements]):  # noqa: C419 -- a list: every bad value is noted
-            return None
-        return Categorical(self._name, tuple(element.value for element in item.elements))
+            return ()
+        return tuple(element.value for element in item.elements)
 
-    def uniform(self) -> Parameter | None:
-        bounds = self._bounds()
-        return Uniform(self._name, float(bounds[0]), float(bounds[1])) if bounds else None
+    def _probabilities(self) -> tuple[float, ...]:
+        item = self._entries["probabilities"]
+        if not item.elements:
+            raise _Refused(item, f"'probabilities' of parameter '{self._name}' is a list of numbers, one for each value")
+        found = [self._number_of(element, f"a probability of parameter '{self._name}'") for element in item.elements]
+        return tuple(float(number) for number in found if number is not None) if None not in found else ()
 
-    def int_uniform(self) -> Parameter | None:
-        bounds = self._bounds()
-        if bounds is None:
+    def _numeric(self, kind: str) -> Parameter | None:
+        """A distribution that numbers describe."""
+        given = [key for key in KEYS[kind] if key not in DEFAULTS or (key in self._entries and not self._entries[key].is_nothing)]
+        numbers = {key: self._number(key) for key in given}
+        if None in numbers.values():
             return None
-        for key, bound in zip(("min", "max"), bounds, strict=True):
-            if bound != int(bound):
-                raise _Refused(self._entries[key], f"'{key}' of parameter '{self._name}' is a whole number for int_uniform, not {bound}")
-            if abs(bound) > MAX_EXACT:
-                raise _Refused(self._entries[key], f"'{key}' of parameter '{self._name}' is beyond 2^53, where floats skip numbers")
-        return IntUniform(self._name, int(bounds[0]), int(bounds[1]))
+        made = DISTRIBUTIONS[kind]
+        if made is IntUniform:
+            for key, number in numbers.items():
+                if number != int(number or 0):
+                    raise _Refused(self._entries[key], f"'{key}' of parameter '{self._name}' is a whole number for int_uniform, not {number}")
+            return self._checked(IntUniform(self._name, **{key: int(number or 0) for key, number in numbers.items()}))
+        # A whole 'q' gives whole numbers; everything else is a float, however it is written.
+        return self._checked(made(self._name, **{key: number if key == "q" else float(number or 0) for key, number in numbers.items()}))
 
-    def log_uniform_values(self) -> Parameter | None:
-        bounds = self._bounds()
-        if bounds is None:
-            return None
-        if bounds[0] <= 0:
-            suggestion = "give the values themselves, not their exponents"
-            raise _Refused(self._entries["min"], f"'min' of parameter '{self._name}' is above zero for log_uniform_values, not {bounds[0]}", suggestion)
-        return LogUniformValues(self._name, float(bounds[0]), float(bounds[1]))
-
-    def q_uniform(self) -> Parameter | None:
-        bounds, item = self._bounds(), self._entries.get("q")
-        q = self._number("q") if item is not None and item.value is not None else 1
-        if bounds is None or q is None:
-            return None
-        if q <= 0 and item is not None:
-            raise _Refused(item, f"'q' of parameter '{self._name}' is above zero, not {q}")
-        if max(abs(bound) for bound in bounds) / q > MAX_EXACT:
-            raise _Refused(item or self._key, f"'q' of parameter '{self._name}' is too small for its bounds")
-        return QUniform(self._name, float(bounds[0]), float(bounds[1]), q)
-
-    def _bounds(self) -> tuple[float, float] | None:
-        low, high = self._number("min"), self._number("max")
-        if low is None or high is None:
-            return None
-        if low > high:
-            raise _Refused(self._entries["max"], f"'max' of parameter '{self._name}' is below its 'min'")
-        return low, high
+    def _checked(self, parameter: Parameter) -> Parameter:
+        flaw = parameter.flaw()
+        if flaw is None:
+            return parameter
+        where = self._entries.get(flaw.key)
+        raise _Refused(where if where is not None else self._key, f"'{flaw.key}' of parameter '{self._name}' {flaw.what}")
 
     def _number(self, key: str) -> int | float | None:
-        item = self._entries[key]
+        return self._number_of(self._entries[key], f"'{key}' of parameter '{self._name}'")
+
+    def _number_of(self, item: Item, what: str) -> int | float | None:
         value = item.value
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             suggestion = "write it without quotes" if item.is_quoted and _is_numeric(item.text) else ""
-            # Noted, not raised: both bounds may be wrong.
-            self._source.add(item, f"'{key}' of parameter '{self._name}' is a number, not {item.text or kind_of(value)!r}", suggestion=suggestion)
+            # Noted, not raised: several may be wrong.
+            self._source.add(item, f"{what} is a number, not {item.text or kind_of(value)!r}", suggestion=suggestion)
             return None
         return value
 
@@ -247,21 +284,14 @@ class _Parameter:
         self._source.add(self._item.keys.get(key, self._key), message, suggestion=suggestion, path=self._entries[key].path)
 
 
-_MAKERS: Final[Mapping[str, Callable[[_Parameter], Parameter | None]]] = {
-    "constant": _Parameter.constant,
-    "categorical": _Parameter.categorical,
-    "uniform": _Parameter.uniform,
-    "int_uniform": _Parameter.int_uniform,
-    "log_uniform_values": _Parameter.log_uniform_values,
-    "q_uniform": _Parameter.q_uniform,
+_INFERRED: Final[Mapping[str, str]] = {
+    "value": "constant",
+    "probabilities": "categorical_w_probabilities",
+    "values": "categorical",
+    "min": "uniform",
+    "max": "uniform",
 }
-
-
-def value_place(item: Item, name: str) -> Item | Place:
-    """Where the values of a parameter stand, for whoever finds fault with them later."""
-    entries: Mapping[str, Any] = item.entries or {}
-    inner = entries[name].entries or {}
-    return next((inner[key] for key in ("values", "value", "min") if key in inner), item.keys.get(name, NOWHERE))
+"""What a key alone tells; the first that is given."""
 
 
 def _list(keys: list[str]) -> str:

@@ -72,6 +72,7 @@ class Launch(Struct, frozen=True, omit_defaults=True):
         metric_keys: metric names the sweep cares about (its objective first).
         trial_time_s: time-out of one attempt, counted from the start of its process; None for none.
         stop_grace_s: between the polite and the final stop.
+        compat: whose client our stand-in takes the place of, on the trial's path; None for nobody's.
     """
 
     code_digest: str | None = None
@@ -83,6 +84,7 @@ class Launch(Struct, frozen=True, omit_defaults=True):
     metric_keys: tuple[str, ...] = ()
     trial_time_s: float | None = None
     stop_grace_s: float = 30.0
+    compat: Literal["wandb"] | None = None
 
 
 class ClaimedRun(Struct, frozen=True):

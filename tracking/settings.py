@@ -87,7 +87,20 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         text = environ.get(name, "").strip()
         if text:
             values[item.name] = _parse(name, text, item.type)
-    return Settings(**values)
+    settings = Settings(**values)
+    _check_order(settings)
+    return settings
+
+
+def _check_order(settings: Settings) -> None:
+    """Refuse times that would make every healthy worker look silent, or lost."""
+    for shorter, longer in (("renew_s", "lease_s"), ("lease_s", "reassign_after_s")):
+        short_s, long_s = getattr(settings, shorter), getattr(settings, longer)
+        if short_s >= long_s:
+            raise SettingError(
+                f"{PREFIX}{shorter.upper()} ({short_s:g} s) must be shorter than {PREFIX}{longer.upper()} ({long_s:g} s).",
+                hint="Renewals come several times a lease, and a worker is silent long before its runs are given away.",
+            )
 
 
 def _parse(name: str, text: str, kind: object) -> object:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
-from tracking.errors import DatabaseAway, SweepError
+from tracking.errors import SweepError
 from tracking.failpoints import hit
 from tracking.ids import attempt_token, new_secret, new_uuid, token_hash
 from tracking.records import ClaimedRun, Outcome
 from tracking.states import Cause
 from tracking.store.attempts import FinishAnswer
 from worker.errands import CalledOff, keep_trying
-from worker.errors import EngineAway, WorkerError
+from worker.errors import RECORD_AWAY, EngineAway, WorkerError
 from worker.folders import lack_of_room
 from worker.output import Output
 from worker.runtimes.base import AttemptSpec, ExitReport, Handle, Runtime, StopReason, outcome_of
@@ -404,7 +404,7 @@ class Work:
         while True:
             try:
                 return act()
-            except DatabaseAway as error:
+            except RECORD_AWAY as error:
                 if n_tries == 0:
                     _log.warning("Run %s: %s Trying until it is back.", self.run_id, error)
                 delay_s = _RETRY_S[min(n_tries, len(_RETRY_S) - 1)]

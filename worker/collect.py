@@ -1,13 +1,15 @@
 """Metrics from standard output (D7): `loss=0.31 epoch=4` becomes a point, for scripts that nobody wants to touch.
 
-Lines end at a newline or a carriage return, so each state of a progress bar counts as a line. Colours are ignored.
+Lines end at a newline or a carriage return, so each state of a progress bar counts as a line. Colours are ignored. A line that is a JSON
+object is read as one; any other is searched for `key=value` and its kin, or by a pattern of the user's own.
 """
 
+import json
 import math
 import re
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import regex
 from msgspec import Struct, field
@@ -30,11 +32,26 @@ _MAX_STEP: Final = 2**63 - 1
 _POLL_BYTES: Final = 4 * 1024 * 1024
 
 _LINE_ENDS: Final = re.compile(rb"[\r\n]")
-_COLOURS: Final = re.compile(rb"\x1b\[[0-9;?]*[ -/]*[@-~]")
-_NUMBER: Final = r"[-+]?(?:\d+\.?\d*(?:e[-+]?\d+)?|\.\d+(?:e[-+]?\d+)?|inf(?:inity)?|nan)(?!\.?\w)"
+# What a terminal acts on and does not show: colours, and what moves the cursor, erases, or sets titles and links.
+_COLOURS: Final = re.compile(rb"\x1b\[[0-9:;]*m|\x1b\(B")
+_CONTROLS: Final = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]+[0-~]|[0-Z\\^-~])|[\b]+")
+# Nothing that goes on as a word, a version or, after a comma, as `1,234`: which number that is can't be known.
+_NUMBER: Final = r"[-+]?(?:\d+\.?\d*(?:e[-+]?\d+)?|\.\d+(?:e[-+]?\d+)?|inf(?:inity)?|nan)(?!\.?\w|,\d)"
 # `loss=0.3`, `loss: 0.3`, `'loss': 0.3`, `loss=tensor(0.3, ...)`, `'loss': np.float64(0.3)`
 _FIELD: Final = r"""(?<![\w./\-])(?P<key>{keys})["']?\s*[=:]\s*(?:[a-z_][\w.]*\()?["']?(?P<value>{number})"""
-_STEP: Final = re.compile(_FIELD.format(keys="step|epoch", number=_NUMBER), re.IGNORECASE)
+_STEP: Final = re.compile(_FIELD.format(keys="step|global_step|epoch", number=_NUMBER), re.IGNORECASE)
+# `Epoch 3`, `epoch [3/10]`, `Step: [90/500]`, for lines that have no `step=` or `epoch=`.
+_TITLED_STEP: Final = re.compile(r"(?<![\w./\-])(?P<key>step|epoch)(?:\s{0,4}:?\s{0,4}\[\s{0,4}|\s{1,4})(?P<value>\d+)(?![\w.,]\d|\w)", re.IGNORECASE)
+_STEP_NAMES: Final = ("step", "global_step", "epoch")
+"""Which one counts, where a line has several."""
+_JSON_DEPTH: Final = 8
+"""How deep a key that is given by its path, such as `val.loss`, may lie."""
+_PATTERN_WORDS: Final = {
+    r"\key": r"[^ \t:=]+",
+    r"\value": r"(?:[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[iI]nf(?:inity)?|[nN]a[nN]))",
+    r"\step": r"\d+",
+}
+"""Guild's words in a pattern, as in `^(\\key): (\\value)$`."""
 
 
 class CollectState(Struct, frozen=True):
@@ -67,7 +84,7 @@ class StdoutCollector:
         note: a sentence on what was given up or left out, for people; empty if there is nothing to say.
 
     Raises:
-        BadPattern: the pattern is no regular expression, or lacks the groups `key` and `value`.
+        BadPattern: the pattern is no regular expression, or has no groups that say which metric and which value.
     """
 
     def __init__(self, collect: Collect, metric_keys: tuple[str, ...] = (), state: CollectState | None = None) -> None:
@@ -127,7 +144,11 @@ class StdoutCollector:
     def _read(self, line: bytes, time_ms: int) -> list[MetricPoint]:
         if self._reader is None or self._is_given_up or not line:
             return []
-        text = _COLOURS.sub(b"", line[:LINE_BYTES]).decode("utf-8", "replace")
+        line = line[:LINE_BYTES]
+        if b"\x1b" in line or b"\b" in line:
+            # What stood on both sides of a move of the cursor is not one word.
+            line = _CONTROLS.sub(b" ", _COLOURS.sub(b"", line))
+        text = line.decode("utf-8", "replace")
         try:
             found = self._reader.read(text)
         except TimeoutError:
@@ -153,21 +174,30 @@ class _FieldReader:
     def __init__(self, keys: frozenset[str]) -> None:
         # The longest first: of `acc` and `acc/top5` the regular expression takes the first that fits.
         names = "|".join(re.escape(key) for key in sorted(keys, key=len, reverse=True))
+        self._keys = keys
         self._field = re.compile(_FIELD.format(keys=f"(?-i:{names})", number=_NUMBER), re.IGNORECASE)
 
     def begin(self) -> None:
         """It has no limit to keep."""
 
     def read(self, text: str) -> list[Found]:
-        values = {match["key"]: float(match["value"]) for match in self._field.finditer(text)}
+        fields = _json_fields(text)
+        values = {} if fields is None else {key: value for key in self._keys if (value := _json_number(fields, key)) is not None}
+        if len(values) < len(self._keys):
+            values = {match["key"]: float(match["value"]) for match in self._field.finditer(text)} | values
         if not values:
             return []
-        step = _named_step(text)
+        steps = (_parse_step((fields or {}).get(name)) for name in _STEP_NAMES)
+        step = next((step for step in steps if step is not None), None)
+        step = _named_step(text) if step is None else step
         return [(key, value, step) for key, value in values.items()]
 
 
 class _PatternReader:
-    """A regular expression of the user's own, with groups `key`, `value` and maybe `step`. Without keys, all are kept.
+    """A regular expression of the user's own. Without keys, all that it finds are kept.
+
+    Its groups may be as other tools have them: named `key` and `value` (`_key` and `_val`) and maybe `step`; named for metrics, each
+    holding that one's value; two or more without names, key and value; or a single one, the value of the only key that is wanted.
 
     Python's own `re` can't be stopped and keeps every other thread waiting; the package `regex` reads the same patterns and does neither.
     """
@@ -175,7 +205,8 @@ class _PatternReader:
     def __init__(self, pattern: "regex.Pattern[str]", keys: frozenset[str]) -> None:
         self._pattern = pattern
         self._keys = keys
-        self._has_step = "step" in pattern.groupindex
+        self._sources = _sources(pattern, keys)
+        self._step_group = pattern.groupindex.get("step") or pattern.groupindex.get("_step")
         self._until = math.inf
 
     def begin(self) -> None:
@@ -193,12 +224,34 @@ class _PatternReader:
         text = text[:PATTERN_LINE_CHARS]
         found = []
         for match in self._pattern.finditer(text, concurrent=True, timeout=PATTERN_LINE_S):
-            value = _parse_number(match["value"])
-            if value is None or not match["key"] or (self._keys and match["key"] not in self._keys):
-                continue
-            step = _parse_step(match["step"]) if self._has_step else _named_step(text)
-            found.append((match["key"], value, step))
+            named = [(match[key] if isinstance(key, int) else key, _parse_number(match[value])) for key, value in self._sources]
+            wanted = [(key, value) for key, value in named if key and value is not None and (not self._keys or key in self._keys)]
+            if wanted:
+                step = _parse_step(match[self._step_group]) if self._step_group else _named_step(text)
+                found += [(key, value, step) for key, value in wanted]
         return found
+
+
+def _sources(pattern: "regex.Pattern[str]", keys: frozenset[str]) -> list[tuple[int | str, int]]:
+    """Where a match has its metrics: the group of the key, or the key itself, and the group of the value.
+
+    Raises:
+        BadPattern: the groups don't say.
+    """
+    groups = {name: number for name, number in pattern.groupindex.items() if name not in {"step", "_step"}}
+    unnamed = [number for number in range(1, pattern.groups + 1) if number not in pattern.groupindex.values()]
+    key, value = groups.get("key") or groups.get("_key"), groups.get("value") or groups.get("_val")
+    if key and value:
+        return [(key, value)]
+    if groups and not key and not value:
+        return list(groups.items())
+    if not groups and len(unnamed) > 1:
+        return [(unnamed[0], unnamed[1])]
+    # One value, in a group with its name or without.
+    values = [value] if value else unnamed
+    if not key and len(values) == 1 and len(keys) == 1:
+        return [(next(iter(keys)), values[0])]
+    raise BadPattern(f"The pattern {pattern.pattern!r} lacks the groups (?P<key>...) and (?P<value>...).")
 
 
 def _compile(collect: Collect, keys: frozenset[str]) -> _FieldReader | _PatternReader | None:
@@ -207,30 +260,58 @@ def _compile(collect: Collect, keys: frozenset[str]) -> _FieldReader | _PatternR
     if collect.pattern is None:
         return _FieldReader(keys) if keys else None
     try:
-        pattern = regex.compile(collect.pattern)
+        pattern = regex.compile(re.sub(r"\\(?:key|value|step)\b|\\.", lambda word: _PATTERN_WORDS.get(word[0], word[0]), collect.pattern, flags=re.DOTALL))
     except regex.error as error:
         raise BadPattern(f"The pattern {collect.pattern!r} is no regular expression: {error}.") from error
-    if not {"key", "value"} <= set(pattern.groupindex):
-        raise BadPattern(f"The pattern {collect.pattern!r} lacks the groups (?P<key>...) and (?P<value>...).")
     return _PatternReader(pattern, keys)
 
 
 def _named_step(text: str) -> int | None:
-    """The step of a line: `step` counts before `epoch`; fractions of an epoch are no steps."""
+    """The step of a line: `step` counts before `epoch`, and `step=3` before `Step 3`; fractions of an epoch are no steps."""
     named = {match["key"].lower(): match["value"] for match in _STEP.finditer(text)}
-    return _parse_step(named.get("step", named.get("epoch")))
+    if not named:
+        named = {match["key"].lower(): match["value"] for match in _TITLED_STEP.finditer(text)}
+    return _parse_step(next((named[name] for name in _STEP_NAMES if name in named), None))
 
 
-def _parse_step(text: str | None) -> int | None:
+def _json_fields(text: str) -> dict[str, Any] | None:
+    """The fields of a line that is a JSON object, with Python's NaN and infinities; None for any other line."""
+    text = text.strip()
+    if not (text.startswith("{") and text.endswith("}")):
+        return None
+    try:
+        # Numbers stay text: of any length, and their value is taken only where they are wanted.
+        fields = json.loads(text, parse_int=str, parse_float=str)
+    except (ValueError, RecursionError):
+        return None
+    return fields if isinstance(fields, dict) else None
+
+
+def _json_number(fields: dict[str, Any], key: str, depth: int = _JSON_DEPTH) -> float | None:
+    """The number of a key: a field, or by its path with dots or slashes a field of a field."""
+    value = fields.get(key)
+    if isinstance(value, str | float):
+        return _parse_number(value)
+    for match in re.finditer(r"[./]", key) if depth else ():
+        inner = fields.get(key[: match.start()])
+        if isinstance(inner, dict) and (number := _json_number(inner, key[match.end() :], depth - 1)) is not None:
+            return number
+    return None
+
+
+def _parse_step(text: object) -> int | None:
     number = _parse_number(text)
     if number is None or not math.isfinite(number) or number != int(number) or not -_MAX_STEP <= number < _MAX_STEP:
         return None
     return int(number)
 
 
-def _parse_number(text: str | None) -> float | None:
+def _parse_number(text: object) -> float | None:
+    """A number as people print it; JSON's NaN and infinities are numbers already."""
+    if isinstance(text, float):
+        return text
     try:
-        return float((text or "").strip(" \t,;%"))
+        return float(text.strip(" \t,;%")) if isinstance(text, str) else None
     except ValueError:
         return None
 

@@ -18,10 +18,13 @@ They end one attempt, never the worker. What ends the worker itself:
     └── Displaced            a newer session of the same worker has taken over
 """
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
-from tracking.errors import SweepError
+from tracking.errors import DatabaseAway, SchemaOutdated, SweepError
 from tracking.states import Cause
+
+RECORD_AWAY: Final = (DatabaseAway, SchemaOutdated)
+"""What passes: Postgres does not answer, or is without its tables while somebody restores or upgrades it. Nothing is decided meanwhile."""
 
 
 class WorkerError(SweepError):

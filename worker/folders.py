@@ -87,9 +87,7 @@ class AttemptFolders:
 
     def attempts(self) -> Iterator[tuple[AttemptKey, Path]]:
         """Every attempt that has a folder here."""
-        for folder in self.runs.glob("*/*"):
-            if folder.name.isdigit():
-                yield (folder.parent.name, int(folder.name)), folder
+        return attempt_folders(self.runs)
 
     def remove(self, run_id: str, attempt: int) -> None:
         """Remove an attempt's folder, if it exists, and its run's once that is empty."""
@@ -178,6 +176,21 @@ def locked(path: Path, called_off: threading.Event) -> Iterator[None]:
             else:
                 break
         yield
+
+
+def attempt_folders(runs: Path) -> Iterator[tuple[AttemptKey, Path]]:
+    """Every attempt that has a folder in `runs`. Folders come and go meanwhile: `Path.glob` would stumble over one that does."""
+    for run in _entries(runs):
+        for folder in _entries(run):
+            if folder.name.isdigit():
+                yield (run.name, int(folder.name)), folder
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def lack_of_room(folder: Path) -> OSError | None:

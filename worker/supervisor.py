@@ -13,7 +13,7 @@ from typing import Final, cast
 
 import msgspec
 
-from tracking.errors import DatabaseAway, SweepError
+from tracking.errors import SweepError
 from tracking.failpoints import hit
 from tracking.ids import new_uuid
 from tracking.records import ClaimedRun, Outcome, RenewalAnswer, SessionInfo
@@ -22,7 +22,7 @@ from tracking.states import Cause
 from tracking.store import Store
 from worker.attempt import Work
 from worker.celery_app import Released, RunFailed, Window
-from worker.errors import Displaced, EngineAway, WorkerError
+from worker.errors import RECORD_AWAY, Displaced, EngineAway, WorkerError
 from worker.runtimes.base import AttemptKey, Runtime
 from worker.runtimes.process import is_alive
 from worker.slots import Slots
@@ -120,7 +120,7 @@ class Supervisor:
         try:
             # Not on the claims' connection: the next one is in a hurry.
             self.ingest.wake()
-        except DatabaseAway as error:
+        except RECORD_AWAY as error:
             _log.debug("The scheduler was not woken: %s", error)
 
     def runtime_of(self, claimed: ClaimedRun) -> Runtime:
@@ -255,7 +255,7 @@ class Supervisor:
         while not self._stopping.is_set():
             try:
                 ours = self.store.sessions.open(self._info, lease_s=self.settings.lease_s)
-            except DatabaseAway as error:
+            except RECORD_AWAY as error:
                 self._note_away(error)
                 self._stopping.wait(1.0)
                 continue
@@ -277,7 +277,10 @@ class Supervisor:
         while not self._stopping.is_set():
             # Past its lease this worker may not be the one to judge: another session of it may own by now what we know nothing of.
             if time.monotonic() - self._renewed_at < self.settings.lease_s:
-                self._sweep()
+                try:
+                    self._sweep()
+                except Exception:  # noqa: BLE001 -- a bug of ours must not be the last time that this worker has looked
+                    _log.exception("What nobody owns could not be looked for")
             self._stopping.wait(_SWEEP_S)
 
     def _sweep(self) -> None:
@@ -311,7 +314,7 @@ class Supervisor:
         offered = tuple(self._runtimes)
         try:
             self.ingest.sessions.offer(self.session_id, offered)
-        except DatabaseAway as error:
+        except RECORD_AWAY as error:
             self._note_away(error)
             return
         self._info = msgspec.structs.replace(self._info, runtimes=offered)
@@ -327,7 +330,7 @@ class Supervisor:
     def _renew(self) -> None:
         try:
             answer = self.store.sessions.renew(self.session_id, lease_s=self.settings.lease_s)
-        except DatabaseAway as error:
+        except RECORD_AWAY as error:
             self._note_away(error)
             return
         self._note_back()
@@ -341,7 +344,7 @@ class Supervisor:
     def _look(self) -> None:
         try:
             answer = self.store.sessions.look(self.session_id)
-        except DatabaseAway as error:
+        except RECORD_AWAY as error:
             self._note_away(error)
             return
         if answer is None:
@@ -382,7 +385,7 @@ class Supervisor:
             outcome = Outcome("failed", Cause.LOST, "The worker knows nothing of this attempt.")
             try:
                 self.store.attempts.finish(run_id, attempt, self.session_id, outcome, finish_key=new_uuid())
-            except DatabaseAway as error:
+            except RECORD_AWAY as error:
                 self._note_away(error)
         self._strangers = unknown
 
@@ -393,7 +396,7 @@ class Supervisor:
         """
         try:
             state = self.store.sessions.state(self.session_id)
-        except DatabaseAway as error:
+        except RECORD_AWAY as error:
             self._note_away(error)
             return
         if state == "fenced":
@@ -413,7 +416,7 @@ class Supervisor:
         """Whether a newer session of this worker has taken over; taken for true when there is no telling."""
         try:
             return self._is_displaced or self.store.sessions.state(self.session_id) == "fenced"
-        except DatabaseAway:
+        except RECORD_AWAY:
             return True
 
     def _let_go(self, shipping: threading.Thread) -> None:
@@ -433,7 +436,7 @@ class Supervisor:
         try:
             self.store.sessions.close(self.session_id)
             self.store.wake()
-        except DatabaseAway as error:
+        except RECORD_AWAY as error:
             _log.warning("The session could not be closed and will be found silent: %s", error)
         for runtime in list(self._runtimes.values()):
             runtime.close()
@@ -459,7 +462,7 @@ class Supervisor:
                 work.told_started = True
             if work.output is not None:
                 work.output.ship(self.ingest, claimed, is_final=False)
-        except DatabaseAway as error:
+        except RECORD_AWAY as error:
             self._note_away(error)
         except SweepError as error:
             _log.debug("Run %s: output was refused: %s", work.run_id, error)
@@ -471,7 +474,7 @@ class Supervisor:
         with self._lock:
             return list(self._works.values())
 
-    def _note_away(self, error: DatabaseAway) -> None:
+    def _note_away(self, error: SweepError) -> None:
         if not self._is_away:
             _log.warning("%s Runs go on; trying again.", error)
         self._is_away = True

@@ -132,6 +132,7 @@ def trial_variables(claimed: ClaimedRun, *, token: str, server: str, params_file
     """What the environment tells a trial about itself (docs/trial-environment.md)."""
     params = json.dumps(claimed.params)
     own_path = claimed.launch.env.get("PYTHONPATH", "")
+    our_path = f"{client_folder}/compat_{claimed.launch.compat}:{client_folder}" if claimed.launch.compat else client_folder
     variables = {
         "SWEEP_RUN_ID": claimed.run_id,
         "SWEEP_ATTEMPT": str(claimed.attempt),
@@ -153,7 +154,7 @@ def trial_variables(claimed: ClaimedRun, *, token: str, server: str, params_file
     if claimed.gpu_ids:
         variables["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, claimed.gpu_ids))
     # Ours win: a trial that is told of another run would report to that one.
-    return {**claimed.launch.env, **variables, "PYTHONPATH": f"{client_folder}:{own_path}" if own_path else client_folder}
+    return {**claimed.launch.env, **variables, "PYTHONPATH": f"{our_path}:{own_path}" if own_path else our_path}
 
 
 def _copy_anew(source: str, target: str) -> None:

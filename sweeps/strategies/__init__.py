@@ -44,6 +44,15 @@ class Strategy(Protocol):
 
 def make_strategy(config: SweepConfig) -> Strategy:
     """The strategy of a sweep, as if nothing had been proposed yet."""
+    strategy = _searching(config)
+    if config.metric is None or config.metric.target is None:
+        return strategy
+    from sweeps.strategies.until_target import UntilTarget  # noqa: PLC0415 -- as below
+
+    return UntilTarget(strategy, config.metric)
+
+
+def _searching(config: SweepConfig) -> Strategy:
     if config.method == "grid":
         from sweeps.strategies.grid import GridStrategy  # noqa: PLC0415 -- each sweep loads its own strategy only
 

@@ -130,12 +130,14 @@ def _distribution(axis: Axis) -> BaseDistribution:
 
 
 def _outcome(state: str, value: float | None) -> tuple[TrialState, list[float] | None]:
-    """Optuna's state and values for a trial's. Without an objective, whatever ended it, there is nothing to learn."""
+    """Optuna's state and values for a trial's.
+
+    A trial without an objective, whatever ended it, counts as worse than all that have one, as W&B's `impute: worst` has it. Optuna ranks
+    a pruned trial without a value so; no number needs to be made up that a later trial would make wrong.
+    """
     values = None if value is None or math.isnan(value) else [value]
     if state == states.TrialState.OPEN:
         return TrialState.RUNNING, None
     if state == states.TrialState.FINISHED and values:
         return TrialState.COMPLETE, values
-    if state == states.TrialState.PRUNED:
-        return TrialState.PRUNED, values
-    return TrialState.FAIL, None
+    return TrialState.PRUNED, values if state == states.TrialState.PRUNED else None

@@ -118,12 +118,18 @@ def test_prune_of_a_run_has_one_true_end_at_each_moment(site: Site, faults: Faul
 def test_cancel_of_a_sweep_ends_its_run_at_each_moment(site: Site, faults: Faults, moment: str) -> None:
     """The sweep is over at once; its run ends as if it had been cancelled alone."""
     trials, frozen = submit_at(site, moment)
-    assert site.store.sweeps.cancel(trials.sweep_id).state == "cancelled"
+    # With its only run the sweep may just have ended by itself: then that stands.
+    expected = "cancelled"
+    try:
+        assert site.store.sweeps.cancel(trials.sweep_id).state == expected
+    except NotNow:
+        assert moment == "finished"
+        expected = "finished"
     faults.record(f"cancel of a sweep: {moment}")
     for role in frozen:
         role.wake()
     settle(trials, MOMENTS[moment][2])
-    assert site.store.sweeps.get(trials.sweep_id).state == "cancelled"
+    assert site.store.sweeps.get(trials.sweep_id).state == expected
 
 
 @pytest.mark.parametrize("dead", [("scheduler",), ("w1",), ("scheduler", "w1")], ids=" and ".join)

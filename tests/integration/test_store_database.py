@@ -5,7 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.support.services import wait_until
 from tracking.errors import Contradiction, DatabaseAway, InvalidValue, SchemaOutdated
+from tracking.store import upgrade_schema
 from tracking.store.database import Database
 
 _COUNT = "SELECT count(*) FROM experiments WHERE name = 'half-way'"
@@ -128,3 +130,26 @@ def test_database_says_so_when_all_connections_are_in_use(database: Database, mo
     monkeypatch.setattr(database.engine.pool, "_timeout", 0.01)
     with database.transaction(), database.transaction(), pytest.raises(DatabaseAway, match="in use"), database.transaction():
         pass
+
+
+def test_database_ends_transactions_of_those_who_froze_in_them(empty_database_url: str) -> None:
+    """Whoever is stopped between a statement and its commit holds up everybody else for ten seconds at most."""
+    upgrade_schema(empty_database_url)
+    database = Database(empty_database_url, pool_size=1)
+    watcher = Database(empty_database_url, pool_size=1)
+    is_over = "SELECT count(*) = 0 FROM pg_stat_activity WHERE state LIKE 'idle in transaction%%' AND datname = current_database()"
+
+    def is_ended() -> bool:
+        with watcher.autocommit() as tx:
+            return bool(tx.scalar(is_over))
+
+    with database.autocommit() as tx:
+        assert tx.scalar("SHOW idle_in_transaction_session_timeout") == "10s"
+        tx.execute("SET idle_in_transaction_session_timeout = '100ms'")
+    with pytest.raises(DatabaseAway), database.transaction() as tx:  # noqa: PT012
+        tx.execute(_INSERT)
+        wait_until(is_ended, "the transaction is ended")
+    with database.autocommit() as tx:
+        assert tx.scalar(_COUNT) == 0
+    database.close()
+    watcher.close()

@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.record import EXITED, NOT_LAUNCHED, Hands, both
 from tracking.errors import Contradiction, NotFound
+from tracking.ids import new_uuid
 from tracking.queries import trials as trial_sql
 from tracking.records import Launch, NewTrial, Outcome, PlacedRun, Resources, Retry
 from tracking.states import SweepEvent
@@ -115,9 +116,9 @@ def test_overdue_claim_of_the_old_placement_is_refused(hands: Hands) -> None:
 
 
 def test_overdue_not_while_placed_ahead_of_full_slots(hands: Hands) -> None:
-    """A run placed ahead waits for a slot without limit; its time counts from when one frees (D3)."""
-    worker = hands.worker(slots=1)
-    sweep = hands.sweep(2)
+    """A run placed ahead waits for a slot without limit, as long as no other worker has one; its time counts from when one frees (D3)."""
+    worker = hands.worker(slots=1, queues=("lonely",))
+    sweep = hands.sweep(2, queue="lonely")
     held = hands.start(sweep, 0, worker)
     ahead = hands.place(hands.run_id(sweep, 1), worker)
     age_placement(hands, ahead.run_id, 3600)
@@ -126,6 +127,51 @@ def test_overdue_not_while_placed_ahead_of_full_slots(hands: Hands) -> None:
     assert ahead.run_id not in take_back(hands)
     hands.change("UPDATE sessions SET slot_freed_at = now() - interval '16 seconds' WHERE session_id = %(id)s", id=worker.session_id)
     assert ahead.run_id in take_back(hands)
+
+
+@pytest.mark.parametrize("of_no_use", ["", "draining = true", "cordoned = 'broken'", "avoided", "full"])
+def test_overdue_when_another_worker_has_room(hands: Hands, of_no_use: str) -> None:
+    """A run placed ahead of a long one does not wait for it while another worker that may take it stands idle."""
+    queue = f"two-{of_no_use}"
+    worker, other = hands.worker(slots=1, queues=(queue,)), hands.worker(slots=1, queues=(queue,))
+    sweep = hands.sweep(3, queue=queue)
+    hands.start(sweep, 0, worker)
+    ahead = hands.place(hands.run_id(sweep, 1), worker)
+    if of_no_use == "full":
+        hands.start(sweep, 2, other)
+    elif of_no_use == "avoided":
+        hands.change("UPDATE runs SET avoid_workers = ARRAY[%(worker)s] WHERE run_id = %(run)s", worker=other.worker_id, run=ahead.run_id)
+    elif of_no_use:
+        hands.change(f"UPDATE workers SET {of_no_use} WHERE worker_id = %(id)s", id=other.worker_id)  # noqa: S608 -- the cases above
+    assert ahead.run_id not in take_back(hands)
+    age_placement(hands, ahead.run_id, 16)
+    assert (ahead.run_id in take_back(hands)) == (of_no_use == "")
+
+
+def test_drain_takes_back_what_was_placed_and_not_claimed(hands: Hands) -> None:
+    """It would wait for the worker's running ones, and then not be claimed."""
+    worker = hands.worker(slots=1)
+    sweep = hands.sweep(2)
+    running = hands.start(sweep, 0, worker)
+    ahead = hands.place(hands.run_id(sweep, 1), worker)
+    hands.store.sessions.drain(worker.worker_id)
+    assert (hands.run_state(running.run_id), hands.run_state(ahead.run_id)) == ("running", "queued")
+
+
+def test_waiting_leaves_out_queues_that_nobody_serves(hands: Hands) -> None:
+    """However many runs wait there, they hide nothing."""
+    crowd, sweep = hands.sweep(20, queue="nobody", priority=50), hands.sweep(1)
+    assert crowd.sweep_id not in {run.sweep_id for run in hands.store.queue.waiting({"default"})}
+    assert sweep.sweep_id in {run.sweep_id for run in hands.store.queue.waiting({"default"})}
+
+
+def test_claim_is_refused_while_the_sweep_is_paused(hands: Hands) -> None:
+    """A placement that a pause could not take back, because its row was locked just then, starts nothing."""
+    sweep = hands.sweep()
+    placed = hands.place(hands.run_id(sweep), hands.worker())
+    hands.change("UPDATE sweeps SET state = 'paused' WHERE sweep_id = %(id)s", id=sweep.sweep_id)
+    assert hands.store.attempts.claim(placed.run_id, placed.placement, placed.session_id, claim_id=new_uuid(), secret_hash="h") is None
+    assert hands.run_state(placed.run_id) == "placed"
 
 
 @pytest.mark.parametrize("gone", ["state = 'ended'", "state = 'lost'", "lease_until = now() - interval '1 second'"])

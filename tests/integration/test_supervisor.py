@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.record import Hands
 from tests.support.services import wait_until
-from tracking.errors import DatabaseAway, InvalidValue
+from tracking.errors import DatabaseAway, InvalidValue, SchemaOutdated
 from tracking.ids import new_uuid
 from tracking.records import Collect, Launch, MetricPoint, Resources, SessionInfo
 from tracking.settings import Settings
@@ -467,6 +467,30 @@ def test_supervisor_waits_for_a_container_engine_that_is_away(site: Site, monkey
     handle.end()
     ended = site.wait_for_end(run_id)
     assert (ended.attempt, ended.state) == (1, "succeeded")
+
+
+def test_supervisor_waits_while_the_record_is_without_its_tables(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As while somebody restores it: the worker lives on, and an outcome is not taken for refused."""
+    supervisor = site.start()
+    run_id, handle = site.begun(supervisor)
+    n_refusals = 0
+    finish, renew = supervisor.store.attempts.finish, supervisor.store.sessions.renew
+
+    def without(act: Callable[..., Any]) -> Callable[..., Any]:
+        def refuse(*values: Any, **named: Any) -> Any:
+            nonlocal n_refusals
+            n_refusals += 1
+            if n_refusals < 6:
+                raise SchemaOutdated("There is no such table.")
+            return act(*values, **named)
+
+        return refuse
+
+    monkeypatch.setattr(supervisor.store.attempts, "finish", without(finish))
+    monkeypatch.setattr(supervisor.store.sessions, "renew", without(renew))
+    handle.end()
+    assert site.wait_for_end(run_id).state == "succeeded"
+    assert n_refusals >= 6
 
 
 def test_supervisor_offers_an_engine_that_came_up_after_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

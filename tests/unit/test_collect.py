@@ -1,11 +1,14 @@
 """Metrics from standard output: what counts as one, which step it gets, and that pieces and restarts change nothing."""
 
 import math
+import re
 import threading
 import time
 from pathlib import Path
+from typing import Final
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,7 +60,24 @@ def test_collect_reads_nan() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["val_loss=1", "loss", "loss=high", "loss=1.2.3", "loss=12abc", "--loss=1", "x.loss=1", "Loss=1", "lossy=1", "loss=0x10", "loss=information"]
+    "line",
+    [
+        "val_loss=1",
+        "loss",
+        "loss=high",
+        "loss=1.2.3",
+        "loss=12abc",
+        "--loss=1",
+        "x.loss=1",
+        "Loss=1",
+        "lossy=1",
+        "loss=0x10",
+        "loss=information",
+        "loss=1,234.5",
+        '{"loss": null}',
+        '{"loss": true}',
+        '{"loss": "low"}',
+    ],
 )
 def test_collect_passes_over_what_only_looks_alike(line: str) -> None:
     """Other keys, words, versions and options are no metric."""
@@ -77,11 +97,107 @@ def test_collect_takes_last_of_a_key_on_a_line() -> None:
 
 @pytest.mark.parametrize(
     ("line", "step"),
-    [("step=7 loss=1", 7), ("epoch: 3/10 loss=1", 3), ("loss=1 Epoch=4", 4), ("epoch=2 step=90 loss=1", 90), ("{'loss': 1, 'epoch': 5.0}", 5)],
+    [
+        ("Epoch 3/10 loss=1", 3),
+        ("Epoch [4/10], Step [90/600], loss: 1", 90),
+        ("Epoch: [0][ 10/5005]  loss: 1", 0),
+        ("Epoch 3:  50%|##### | 5/10 [00:01<00:01, 4.1it/s, loss=1]", 3),
+        ("step 3, global_step=7 loss=1", 7),
+        ("epoch 2.5 loss=1", 0),
+        ("epoch 2nd loss=1", 0),
+        ("timestep 3 loss=1", 0),
+        ('{"epoch": 2, "step": 7, "loss": 1}', 7),
+        ('{"epoch": 2, "step": null, "loss": 1}', 2),
+        ('{"at": {"step": 5}, "loss": 1}', 5),
+        ("step=7 loss=1", 7),
+        ("epoch: 3/10 loss=1", 3),
+        ("loss=1 Epoch=4", 4),
+        ("epoch=2 step=90 loss=1", 90),
+        ("{'loss': 1, 'epoch': 5.0}", 5),
+    ],
 )
 def test_collect_takes_step_from_the_line(line: str, step: int) -> None:
     """`step` counts before `epoch`, wherever they stand."""
     assert collect(line, "loss") == [("loss", 1.0, step)]
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ('{"loss": 0.25, "acc": 93, "lr": 1}', {"loss": 0.25, "acc": 93.0}),
+        ('  {"loss": "0.25", "acc": "93%"}  ', {"loss": 0.25, "acc": 93.0}),
+        ('{"loss": 2, "message": "was loss=3"}', {"loss": 2.0}),
+        ('{"loss": 2, "message": "acc=3"}', {"loss": 2.0, "acc": 3.0}),
+        ('{"val": {"top": {"acc": 4}}, "loss": NaN}', {"val.top.acc": 4.0, "acc": 4.0, "loss": math.nan}),
+        ('{"val.top": {"acc": 4}, "loss": -Infinity}', {"val.top.acc": 4.0, "acc": 4.0, "loss": -math.inf}),
+        ('{"val": {"top.acc": 4}, "loss": 1e400}', {"val.top.acc": 4.0, "loss": math.inf}),
+        ('{"loss": 1, "loss": 2}', {"loss": 2.0}),
+        ('INFO {"loss": 1}', {"loss": 1.0}),
+        ('{"loss": 1, "broken": ', {"loss": 1.0}),
+        ("{'loss': 1}", {"loss": 1.0}),
+        ('[{"loss": 1}]', {"loss": 1.0}),
+        ('{"loss": [1, 2]}', {}),
+        ('{"loss": ' + "9" * 5000 + "}", {"loss": math.inf}),
+        ('{"loss": 1, "x": ' + "[" * 100_000 + "]" * 100_000 + "}", {"loss": 1.0}),
+        ("{" * 100_000 + '"loss": 1}', {"loss": 1.0}),
+    ],
+)
+def test_collect_reads_json_lines(line: str, found: dict[str, float]) -> None:
+    """Fields, also by their path; what is not valid JSON, or lies elsewhere in it, is searched as text."""
+    assert repr(sorted((key, value) for key, value, _ in collect(line, "loss", "acc", "val.top.acc"))) == repr(sorted(found.items()))
+
+
+@pytest.mark.parametrize(
+    ("line", "values"),
+    [
+        ("\x1b[38:5:9mloss\x1b[m=\x1b[1m2\x1b[0m", [2.0]),
+        ("\x1b]0;title loss=9\x07loss=2", [2.0]),
+        ("\x1b]8;;http://x/loss=9\x1b\\loss\x1b]8;;\x1b\\=2", [2.0]),
+        ("loss=1\x1b[2K\x1b[1Aloss=2", [2.0]),
+        ("\b\b\b\b 1/9 loss=1\b\b\b 2/9 loss=2", [2.0]),
+        ("\x1b(Bloss\x1b(B=2\x1b7\x1b8", [2.0]),
+        ("\x1b[?25l\rloss=1\x1b[K\rloss=2\x1b[?25h\n", [1.0, 2.0]),
+        ("\x1b[ loss=2 \x1b", []),
+        ("\x1b]never ends loss=2", [2.0]),
+    ],
+)
+def test_collect_reads_what_a_terminal_would_show(line: str, values: list[float]) -> None:
+    """Colours vanish; moves, titles and links separate words; what is cut off spoils no more than itself."""
+    assert [value for _, value, _ in collect(line, "loss")] == values
+
+
+def test_collect_reads_many_metrics_of_a_line() -> None:
+    """A thousand of them, each its own."""
+    keys = [f"layer.{number}/norm" for number in range(1000)]
+    line = " ".join(f"{key}={number}" for number, key in enumerate(keys))
+    assert collect(f"step=4 {line}", *keys) == [(key, float(number), 4) for number, key in enumerate(keys)]
+    as_json = "{" + ", ".join(f'"{key}": {number}' for number, key in enumerate(keys)) + ', "step": 4}'
+    assert sorted(collect(as_json, *keys)) == sorted((key, float(number), 4) for number, key in enumerate(keys))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"loss=1 epoch" + b" " * LINE_BYTES,
+        b"loss=1 " + b"epoch [" * (LINE_BYTES // 7),
+        b"loss=1 " + b"step " * (LINE_BYTES // 5),
+        b"loss" + b" " * LINE_BYTES,
+        b"loss=" + b"9" * LINE_BYTES,
+        b"loss=" + b"a." * (LINE_BYTES // 2),
+        b"\x1b[" + b";" * LINE_BYTES,
+        b"\x1b]" * (LINE_BYTES // 2),
+        b"\x1b[ " * (LINE_BYTES // 3),
+        b'{"loss": 1, "x": ' + b'{"a":' * (LINE_BYTES // 5) + b"}",
+        b"{" + b'"loss": 1, ' * (LINE_BYTES // 11) + b"}",
+        b'{"loss": ' + b"9" * (LINE_BYTES - 20) + b"}",
+    ],
+    ids=lambda text: text[:12].decode(),
+)
+def test_collect_takes_time_in_proportion_to_a_line(text: bytes) -> None:
+    """No line of a megabyte takes a time that grows with its square, which would be minutes."""
+    began = time.thread_time()
+    collect(text, "loss", "acc")
+    assert time.thread_time() - began < 5
 
 
 def test_collect_counts_steps_of_each_key_when_none_is_named() -> None:
@@ -118,7 +234,51 @@ def test_collect_reads_pattern_of_the_users_own() -> None:
     assert collect("a=1 b=2", pattern=r"(?P<key>\w)=(?P<value>\d)") == [("a", 1.0, 0), ("b", 2.0, 0)]
 
 
-@pytest.mark.parametrize("pattern", ["(", r"(?P<key>\w+)=\d", r"(?P<value>\d)"])
+@pytest.mark.parametrize(
+    ("pattern", "text", "keys", "found"),
+    [
+        # Katib: two groups without names, and maybe others within the second.
+        (
+            r"([\w|-]+)\s*=\s*([+-]?\d*(\.\d+)?([Ee][+-]?\d+)?)",
+            "2024-05-01T10:00:00Z INFO Validation-accuracy=0.98 loss = 2e-1",
+            ("Validation-accuracy", "loss"),
+            [("Validation-accuracy", 0.98), ("loss", 0.2)],
+        ),
+        (
+            r"{metricName: ([\w|-]+), metricValue: ((-?\d+)(\.\d+)?)}",
+            "{metricName: loss, metricValue: 0.5};{metricName: acc, metricValue: -1}",
+            (),
+            [("loss", 0.5), ("acc", -1.0)],
+        ),
+        # Guild: its words, and its names of groups.
+        (r"^(\key):\s+(\value)$", "loss: 0.5\nacc:  nan\nnote: none\nlr: -1e-5", ("loss", "lr"), [("loss", 0.5), ("lr", -1e-5)]),
+        (r"(?P<_key>\w+) is (?P<_val>\value)", "loss is .5 and acc is 3", (), [("loss", 0.5), ("acc", 3.0)]),
+        (r"^loss after (?P<step>\step) is (\value)", "loss after 0 is 7", ("loss",), [("loss", 7.0)]),
+        # SageMaker: one group for one metric; several, by the names of the groups.
+        (r"validation-auc:([0-9\.]+)", "[12]#011train-auc:0.97#011validation-auc:0.91", ("validation:auc",), [("validation:auc", 0.91)]),
+        (
+            r"#quality_metric: host=\S+, validation score <score>=\((\S+)\)",
+            "#quality_metric: host=a-1, validation score <score>=(0.5)",
+            ("score",),
+            [("score", 0.5)],
+        ),
+        (r"Train_acc=(?P<acc>.*?);|Loss=(?P<loss>.*?);", "Train_acc=0.9; Loss=0.2;", (), [("acc", 0.9), ("loss", 0.2)]),
+        (r"(?P<loss>\S+) (?P<acc>\S+)", "0.5 0.9", ("acc",), [("acc", 0.9)]),
+    ],
+)
+def test_collect_reads_patterns_of_other_tools(pattern: str, text: str, keys: tuple[str, ...], found: list[tuple[str, float]]) -> None:
+    """A pattern says by its groups which metric and which value, in each of the usual ways."""
+    assert [(key, value) for key, value, _ in collect(text, *keys, pattern=pattern)] == found
+
+
+@pytest.mark.parametrize("keys", [(), ("loss", "acc")])
+def test_collect_refuses_pattern_of_one_value_when_its_key_is_not_known(keys: tuple[str, ...]) -> None:
+    """One group is the value of the only key: with none or several there is no telling whose."""
+    with pytest.raises(BadPattern):
+        StdoutCollector(Collect(pattern="loss (.*)", keys=keys))
+
+
+@pytest.mark.parametrize("pattern", ["(", r"(?P<key>\w+)=\d", r"(?P<value>\d)", "loss", r"(?P<step>\d+)"])
 def test_collect_refuses_unusable_pattern(pattern: str) -> None:
     """A pattern that can't work is an error, not silence."""
     with pytest.raises(BadPattern):
@@ -194,7 +354,7 @@ def test_collect_is_silent_when_switched_off() -> None:
     assert collector.feed(b"loss=1\n", 0) == []
 
 
-TEXT = "start\nloss=1 step=3\r\nacc: 2\x1b[0m loss=nan\nbar loss=5\rloss=6\n\nlast loss=7"
+TEXT = 'start\nloss=1 step=3\r\nacc: 2\x1b[0m loss=nan\nbar loss=5\r{"loss": 6}\n\nlast loss=7'
 
 
 @given(st.lists(st.integers(0, len(TEXT)), max_size=6))
@@ -226,3 +386,28 @@ def test_collect_tail_follows_a_growing_file(tmp_path: Path) -> None:
         file.write(b"ss=2\nloss=3")
     assert tail.poll(3) == [MetricPoint("loss", 2.0, 1, 3)]
     assert tail.finish(4) == [MetricPoint("loss", 3.0, 2, 4)]
+
+
+PAGE: Final = (Path(__file__).resolve().parents[2] / "docs" / "collecting-metrics.md").read_text(encoding="utf-8")
+
+
+def test_docs_page_of_collecting_is_true() -> None:
+    """Every writing in its table is read as the page says, or not read."""
+    rows = [line.replace(r"\|", "or").split("|")[1:3] for line in PAGE.partition("**Steps.**")[0].splitlines() if line.startswith("| `")]
+    told = {code: meaning.strip() for codes, meaning in rows for code in re.findall("`([^`]+)`", codes)}
+    read = {code: [value for _, value, _ in collect(code, "loss")] for code in told}
+    assert [code for code, meaning in told.items() if meaning.startswith("nothing") and read[code]] == []
+    quarter = [code for code, meaning in told.items() if meaning.startswith("0.25")]
+    assert [code for code in quarter if read[code] != [0.25]] == []
+    assert len(quarter) > 6
+
+
+def test_docs_patterns_of_collecting_work() -> None:
+    """The page's patterns find what stands beside them."""
+    (example,) = [block for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL) if "stdout" in block]
+    stdout = yaml.safe_load(example)["collect"]["stdout"]
+    assert collect("[4] loss -> 0.5", "loss", pattern=stdout) == [("loss", 0.5, 4)]
+    codes = [code for line in PAGE.splitlines() if line.startswith("|") for code in re.findall("`([^`]+)`", line) if "(?P<key>" in code]
+    katib, sagemaker = (code.replace(r"\|", "|") for code in codes)
+    assert collect("{metricName: loss, metricValue: 0.5}", pattern=katib) == [("loss", 0.5, 0)]
+    assert collect("[12] auc:0.9", pattern=sagemaker) == [("auc", 0.9, 0)]

@@ -4,9 +4,12 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from sweeps.command import Command, MacroCommand, TemplateCommand, build_argv
+from sweeps.command import MACROS, Command, MacroCommand, TemplateCommand, argv_bytes, build_argv, why_unbuildable
 from sweeps.spec import config_from_mapping
+from worker import surroundings
 
 PARAMS = {"a": True, "b": False, "lr": 1e-05, "optimizer": {"lr": 0.1}, "n": None, "s": "x y"}
 
@@ -33,6 +36,12 @@ def test_command_default_is_wandbs() -> None:
         ("${args}", ["--a=True", "--b=False", "--lr=1e-05", "--optimizer={'lr': 0.1}", "--n=None", "--s=x y"]),
         ("${args_no_hyphens}", ["a=True", "b=False", "lr=1e-05", "optimizer={'lr': 0.1}", "n=None", "s=x y"]),
         ("${args_no_boolean_flags}", ["--a", "--lr=1e-05", "--optimizer={'lr': 0.1}", "--n=None", "--s=x y"]),
+        (
+            "${args_no_equals}",
+            ["--a", "True", "--b", "False", "--lr", "1e-05", "--optimizer", "{'lr': 0.1}", "--n", "None", "--s", "x y"],
+        ),
+        ("${args_append_hydra}", ["+a=True", "+b=False", "+lr=1e-05", "+optimizer={'lr': 0.1}", "+n=None", "+s=x y"]),
+        ("${args_override_hydra}", ["++a=True", "++b=False", "++lr=1e-05", "++optimizer={'lr': 0.1}", "++n=None", "++s=x y"]),
         ("${args_json}", [json.dumps(PARAMS)]),
         ("x${args}", ["x${args}"]),
         ("${args} ", ["${args} "]),
@@ -66,3 +75,52 @@ def test_command_template_fills_pieces_and_appends_the_rest() -> None:
     config = Commanded()
     config.command = TemplateCommand((("run",), ("--a=", "a", "-", "b", "")), {"b": 2}, ("a", "b"))
     assert build_argv(config, {"a": "x y", "extra": "'; id"}) == ("run", "--a=x y-2", "--extra", "'; id")
+
+
+SWEEP: dict[str, Any] = {"program": "t.py", "method": "grid", "parameters": {"a": {"value": 1}}, "env": {"DATA": "/d", "n_x": "5"}}
+
+
+def test_command_variables_are_those_of_the_file() -> None:
+    """Within a longer word, and several in one."""
+    config = config_from_mapping({**SWEEP, "command": ["${program}", "--data=${envvar:DATA}/${envvar:n_x}", "${envvar:DATA}", "${args}"]})
+    assert build_argv(config, {"a": 1}) == ("t.py", "--data=/d/5", "/d", "--a=1")
+
+
+def test_command_file_of_parameters_is_where_the_worker_writes_it() -> None:
+    """Beside the folder that a process starts in, and at its mount in a container."""
+    command = ["x", "${args_json_file}"]
+    assert build_argv(config_from_mapping({**SWEEP, "command": command}), {"a": 1}) == ("x", f"../{surroundings.PARAMS_FILE}")
+    in_container = config_from_mapping({**SWEEP, "command": command, "resources": {"image": "i"}})
+    assert build_argv(in_container, {"a": 1}) == ("x", surroundings._IN_CONTAINER_PARAMS)
+
+
+def test_command_nests_parameters_again_wherever_they_stand() -> None:
+    """JSON, words and an MLproject's template alike; a flat name with dots stays flat."""
+    nested: dict[str, tuple[str, ...]] = {"o.lr": ("o", "lr"), "o.deep.x": ("o", "deep", "x")}
+    params = {"o.lr": 0.1, "flat.name": 2, "o.deep.x": "y"}
+    config = Commanded()
+    config.command = MacroCommand(("x", "${args_no_hyphens}", "${args_json}"), None, nested)
+    whole = {"o": {"lr": 0.1, "deep": {"x": "y"}}, "flat.name": 2}
+    assert build_argv(config, params) == ("x", "o={'lr': 0.1, 'deep': {'x': 'y'}}", "flat.name=2", json.dumps(whole))
+    config.command = TemplateCommand((("x",), ("", "o", "")), declared=("o",), nested=nested)
+    assert build_argv(config, params) == ("x", "{'lr': 0.1, 'deep': {'x': 'y'}}", "--flat.name", "2")
+
+
+@pytest.mark.parametrize("nested", [{"b": ("a", "x")}, {"b": ("a",)}, {"b": ()}])
+def test_command_that_nests_one_parameter_within_another_is_unbuildable(nested: dict[str, tuple[str, ...]]) -> None:
+    """A client can't send what building would stumble over."""
+    assert why_unbuildable(MacroCommand(("x",), None, nested), ["a", "b"]) == "nests one parameter within another"
+
+
+@given(st.dictionaries(st.text(max_size=3), st.text(max_size=5) | st.integers() | st.none(), min_size=1, max_size=4), st.booleans())
+def test_command_bound_of_bytes_is_one(params: dict[str, Any], is_nested: bool) -> None:
+    """No word is longer, and there are no more words, than was counted."""
+    nested: dict[str, tuple[str, ...]] = {name: ("outer", name) for name in params if name != "outer"} if is_nested else {}
+    command = MacroCommand(("x", *(f"${{{macro}}}" for macro in MACROS if macro not in ("program", "env", "interpreter"))), None, nested)
+    config = Commanded()
+    config.command = command
+    argv = build_argv(config, params)
+    bounds = argv_bytes(command, {name: len(json.dumps(value)) for name, value in params.items()})
+    assert len(argv) <= len(bounds)
+    assert max(len(word.encode()) for word in argv) <= max(bounds)
+    assert sum(len(word.encode()) for word in argv) <= sum(bounds)

@@ -6,8 +6,10 @@ from dataclasses import fields
 import pytest
 
 from sweeps.bounds import RETRY_ENDS
+from sweeps.command import MACROS, READ_MACROS
 from sweeps.errors import SpecProblems
 from sweeps.spec import REFUSED, SERVED, parse_sweep
+from sweeps.spec_parameters import KEYS
 from tests.support import generated_docs
 from tracking import errors, states
 from tracking.settings import Settings
@@ -69,12 +71,20 @@ def test_docs_example_of_the_sweep_file_is_valid() -> None:
 
 def test_docs_tell_every_key_of_the_sweep_file() -> None:
     """Each key that is served has its row, in the file's own words; each that is refused is named."""
-    rows = re.findall(r"^\| `(\w+)` \|", SWEEP_FILE.partition("## retry")[0], re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \|", SWEEP_FILE.partition("## parameters")[0], re.MULTILINE)
     assert sorted(rows) == sorted(SERVED)
     assert [key for key in REFUSED if f"`{key}`" not in SWEEP_FILE] == []
     retry = re.findall(r"^\| `(\w+)` \|", SWEEP_FILE.partition("## retry")[2], re.MULTILINE)
     assert retry == ["max", "on", "delay", "delay_max"]
     assert [end for end in RETRY_ENDS if f"`{end}`" not in SWEEP_FILE] == []
+
+
+def test_docs_tell_every_distribution_and_macro() -> None:
+    """Each distribution has its row with the keys that it takes, each macro its row."""
+    rows = dict(re.findall(r"^\| `(\w+)` \| (`[^|]*`) \| ", SWEEP_FILE.partition("## parameters")[2].partition("## command")[0], re.MULTILINE))
+    assert {name: tuple(re.findall(r"`(\w+)`", keys)) for name, keys in rows.items()} == KEYS
+    macros = re.findall(r"^\| `\$\{(.*?)\}` \|", SWEEP_FILE, re.MULTILINE)
+    assert sorted(macros) == sorted((*MACROS, *READ_MACROS))
 
 
 def test_docs_errors_of_the_sweep_file_are_what_is_told() -> None:

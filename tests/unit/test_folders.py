@@ -173,3 +173,20 @@ def test_folders_remove_what_an_earlier_life_was_unpacking(tmp_path: Path) -> No
     left.mkdir(parents=True)
     AttemptFolders(tmp_path / "home", Fetcher(tmp_path))
     assert not left.exists()
+
+
+def test_folders_are_listed_while_others_go(tmp_path: Path) -> None:
+    """Runs end while a worker looks for what nobody owns."""
+    folders = AttemptFolders(tmp_path, Fetcher(tmp_path / "none"))
+    for run_id in ("a", "b", "c"):
+        folders.path(run_id, 1).mkdir(parents=True)
+    (folders.runs / "a" / "1x").mkdir()
+    (folders.runs / "a.part").touch()
+    seen = set()
+    for key, _ in folders.attempts():
+        seen.add(key)
+        for other in {"a", "b", "c"} - {key[0]}:
+            folders.remove(other, 1)
+            shutil.rmtree(folders.runs / other, ignore_errors=True)
+    assert len(seen) == 1
+    assert seen <= {("a", 1), ("b", 1), ("c", 1)}

@@ -31,9 +31,9 @@ def test_settings_count_an_empty_variable_as_unset() -> None:
 def test_settings_read_every_kind_of_value() -> None:
     """Paths, texts, whole numbers and durations come out as their types."""
     settings = load_settings(
-        {"SWEEP_HOME": "/srv/sweep", "SWEEP_SERVER": "http://host:8080", "SWEEP_LEASE_S": "2.5", "SWEEP_INFRA_RETRIES": "7", "OTHER": "ignored"}
+        {"SWEEP_HOME": "/srv/sweep", "SWEEP_SERVER": "http://host:8080", "SWEEP_LEASE_S": "12.5", "SWEEP_INFRA_RETRIES": "7", "OTHER": "ignored"}
     )
-    assert (settings.home, settings.server, settings.lease_s, settings.infra_retries) == (Path("/srv/sweep"), "http://host:8080", 2.5, 7)
+    assert (settings.home, settings.server, settings.lease_s, settings.infra_retries) == (Path("/srv/sweep"), "http://host:8080", 12.5, 7)
 
 
 def test_settings_make_the_home_absolute_and_expand_the_tilde() -> None:
@@ -56,7 +56,21 @@ def test_settings_refuse_a_number_that_makes_no_sense(name: str, text: str) -> N
 @given(value=st.floats(min_value=1e-9, max_value=1e12))
 def test_settings_take_any_positive_duration(value: float) -> None:
     """Every positive finite number is a duration."""
-    assert math.isclose(load_settings({"SWEEP_LEASE_S": repr(value)}).lease_s, value)
+    assert math.isclose(load_settings({"SWEEP_CLAIM_TIMEOUT_S": repr(value)}).claim_timeout_s, value)
+
+
+@pytest.mark.parametrize(
+    ("environ", "shorter", "longer"),
+    [
+        ({"SWEEP_RENEW_S": "3", "SWEEP_LEASE_S": "1"}, "SWEEP_RENEW_S", "SWEEP_LEASE_S"),
+        ({"SWEEP_RENEW_S": "60"}, "SWEEP_RENEW_S", "SWEEP_LEASE_S"),
+        ({"SWEEP_REASSIGN_AFTER_S": "30"}, "SWEEP_LEASE_S", "SWEEP_REASSIGN_AFTER_S"),
+    ],
+)
+def test_settings_refuse_times_that_contradict_each_other(environ: dict[str, str], shorter: str, longer: str) -> None:
+    """A lease shorter than its renewals would make every healthy worker look silent."""
+    with pytest.raises(SettingError, match=f"{shorter} .* must be shorter than {longer}"):
+        load_settings(environ)
 
 
 def test_settings_keep_artifacts_under_home_unless_told_otherwise(tmp_path: Path) -> None:

@@ -4,13 +4,37 @@ import json
 import math
 from collections.abc import Callable
 from random import Random
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps.space import Categorical, Choices, Constant, Integers, IntUniform, LogUniformValues, Parameter, QUniform, Reals, Space, Uniform
+from sweeps.space import (
+    Beta,
+    Categorical,
+    CategoricalWithProbabilities,
+    Choices,
+    Constant,
+    Integers,
+    IntUniform,
+    InvLogUniform,
+    InvLogUniformValues,
+    LogNormal,
+    LogUniform,
+    LogUniformValues,
+    Normal,
+    Parameter,
+    QBeta,
+    QLogNormal,
+    QLogUniform,
+    QLogUniformValues,
+    QNormal,
+    QUniform,
+    Reals,
+    Space,
+    Uniform,
+)
 
 PLAIN = st.none() | st.booleans() | st.integers(-5, 5) | st.sampled_from([0.5, 1.0, 1e-5]) | st.text(max_size=3)
 VALUES = st.recursive(PLAIN, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=2), inner, max_size=2), max_leaves=4)
@@ -36,6 +60,52 @@ CONTINUOUS: dict[str, Callable[[str], st.SearchStrategy[Parameter]]] = {
     "uniform": lambda name: st.tuples(FLOATS, FLOATS).map(_ordered).map(lambda b: Uniform(name, *b)),
     "log_uniform_values": lambda name: st.tuples(st.floats(1e-300, 1e300), st.floats(1e-300, 1e300)).map(_ordered).map(lambda b: LogUniformValues(name, *b)),
 }
+
+
+def _numbers(low: float, high: float) -> st.SearchStrategy[tuple[float, float]]:
+    return st.tuples(st.floats(low, high), st.floats(low, high)).map(_ordered)
+
+
+STEPS = st.sampled_from([1, 3, 0.25, 0.1, 1.0, 7.5])
+SIGMAS = st.floats(0, 1e3)
+SHAPES = st.floats(0.001, 1e3)
+CONTINUOUS |= {
+    "log_uniform": lambda name: _numbers(-700, 700).map(lambda b: LogUniform(name, *b)),
+    "inv_log_uniform": lambda name: _numbers(-700, 700).map(lambda b: InvLogUniform(name, *b)),
+    "inv_log_uniform_values": lambda name: _numbers(1e-300, 1e300).map(lambda b: InvLogUniformValues(name, *b)),
+    "q_log_uniform": lambda name: st.tuples(_numbers(-700, 30), STEPS).map(lambda b: QLogUniform(name, *b[0], b[1])),
+    "q_log_uniform_values": lambda name: st.tuples(_numbers(1e-300, 1e12), STEPS).map(lambda b: QLogUniformValues(name, *b[0], b[1])),
+    "normal": lambda name: st.builds(Normal, st.just(name), FLOATS, SIGMAS),
+    "q_normal": lambda name: st.builds(QNormal, st.just(name), st.floats(-1e9, 1e9), SIGMAS, STEPS),
+    "log_normal": lambda name: st.builds(LogNormal, st.just(name), st.floats(-700, 700), SIGMAS),
+    "q_log_normal": lambda name: st.builds(QLogNormal, st.just(name), st.floats(-700, 30), SIGMAS, STEPS),
+    "beta": lambda name: st.builds(Beta, st.just(name), SHAPES, SHAPES),
+    "q_beta": lambda name: st.builds(QBeta, st.just(name), SHAPES, SHAPES, STEPS),
+    "categorical_w_probabilities": lambda name: (
+        st.lists(st.tuples(VALUES, st.floats(0, 1)), min_size=1, max_size=4)
+        .filter(lambda pairs: sum(weight for _, weight in pairs) > 1e-9)
+        .map(lambda pairs: CategoricalWithProbabilities(name, tuple(v for v, _ in pairs), tuple(w / sum(w for _, w in pairs) for _, w in pairs)))
+    ),
+}
+
+
+def test_space_properties_cover_every_distribution() -> None:
+    """No distribution is left out of what is drawn here."""
+    kinds = {str(kind.__struct_config__.tag) for kind in get_args(Parameter)}
+    assert (DISCRETE | CONTINUOUS).keys() == kinds
+
+
+@given(st.deferred(lambda: spaces(DISCRETE | CONTINUOUS)))
+def test_space_of_sound_numbers_has_no_flaw(space: Space) -> None:
+    """What these properties draw from is what the file's reader and the server let in."""
+    assert [parameter.flaw() for parameter in space.parameters] == [None] * len(space.parameters)
+
+
+def test_space_never_draws_what_has_no_probability() -> None:
+    """Not even where the shares fall short of 1 by rounding; the likely value comes up as often as it should."""
+    parameter = CategoricalWithProbabilities("a", (1, 2, 3), (0.3, 0.7 - 1e-6, 0.0))
+    assert [parameter.draw(u) for u in (0.0, 0.29, 0.3, 1 - 2**-53, 1.0)] == [1, 1, 2, 2, 2]
+    assert not parameter.holds(3)
 
 
 def spaces(makers: dict[str, Callable[[str], st.SearchStrategy[Parameter]]], max_size: int = 4) -> st.SearchStrategy[Space]:

@@ -29,6 +29,10 @@ PARAMETERS: dict[str, Any] = {
     "q": {"distribution": "q_uniform", "min": 0, "max": 1, "q": 0.1},
     "only": {"values": ["one"]},
     "fixed": {"value": [1, 2]},
+    "bell": {"distribution": "q_normal", "mu": 3, "sigma": 20, "q": 5},
+    "share": {"distribution": "beta", "a": 2, "b": 0.5},
+    "power": {"distribution": "log_uniform", "min": -9, "max": 0},
+    "weighed": {"values": ["a", [1]], "probabilities": [0.9, 0.1]},
 }
 
 
@@ -193,16 +197,16 @@ def test_strategy_bayes_takes_a_second_outcome_of_a_retried_trial() -> None:
     ("state", "value", "told", "values"),
     [
         ("finished", 2.0, "COMPLETE", [2.0]),
-        ("finished", None, "FAIL", None),
-        ("finished", math.nan, "FAIL", None),
-        ("failed", 2.0, "FAIL", None),
-        ("cancelled", None, "FAIL", None),
+        ("finished", None, "PRUNED", None),
+        ("finished", math.nan, "PRUNED", None),
+        ("failed", 2.0, "PRUNED", None),
+        ("cancelled", None, "PRUNED", None),
         ("pruned", 2.0, "PRUNED", [2.0]),
         ("pruned", None, "PRUNED", None),
     ],
 )
 def test_strategy_bayes_tells_optuna_how_a_trial_ended(state: str, value: float | None, told: str, values: list[float] | None) -> None:
-    """A pruned trial counts by its last value; without an objective there is nothing to learn. Live and rebuilt alike."""
+    """A pruned trial counts by its last value; what has no objective ranks behind all that have one. Live and rebuilt alike."""
     sweep = Sweep(make("bayes"))
     sweep.ask()
     sweep.tell(0, state, value)
@@ -250,3 +254,32 @@ def test_strategy_without_a_model_does_not_import_optuna(method: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+@pytest.mark.parametrize("method", ["grid", "random", "bayes"])
+@pytest.mark.parametrize(("goal", "values"), [("minimize", (0.9, 0.5)), ("maximize", (0.1, 0.5))])
+def test_strategy_proposes_nothing_once_the_target_is_reached(method: str, goal: str, values: tuple[float, float]) -> None:
+    """By a finished trial, live and rebuilt alike; a retry by hand that ends otherwise takes it back."""
+    parameters = {"a": {"values": [1, 2, 3, 4]}}
+    metric = {"name": "loss", "goal": goal, "target": 0.5}
+    sweep = Sweep(config_from_mapping({"program": "t.py", "method": method, "metric": metric, "parameters": parameters, "strategy": {"seed": 7}}))
+    for number, (state, value) in enumerate([("finished", values[0]), ("failed", values[1]), ("finished", None)]):
+        assert sweep.ask() is not None
+        sweep.tell(number, state, value)
+    sweep.tell(2, "finished", values[1])
+    assert sweep.ask() is None
+    assert sweep.rebuilt().ask(3) is None
+    sweep.tell(2, "failed", None)
+    assert sweep.rebuilt().ask(3) is not None
+    assert sweep.ask() is not None
+
+
+def test_strategy_bayes_stays_away_from_where_trials_fail() -> None:
+    """A trial without a value counts as worse than any other: later proposals leave its half of the range."""
+    sweep = Sweep(make("bayes", {"x": {"min": -1.0, "max": 1.0}}))
+    for number in range(40):
+        proposal = sweep.ask()
+        assert proposal is not None
+        x = proposal.params["x"]
+        sweep.tell(number, "failed" if x < 0 else "finished", None if x < 0 else (x - 0.5) ** 2)
+    assert sum(trial.params["x"] < 0 for trial in sweep.rows[20:]) <= 4

@@ -207,6 +207,16 @@ def test_surroundings_add_what_the_file_asks_for_behind_our_client(surroundings:
     assert (told["PYTHONPATH"], told["OMP_NUM_THREADS"]) == (f"{CLIENT_FOLDER}:lib", "1")
 
 
+def test_surroundings_put_the_stand_in_for_wandb_first_when_the_file_asks_for_it(surroundings: Surroundings, tmp_path: Path) -> None:
+    """Before our client and before a PYTHONPATH of the file's own; in a container it lies in the mounted folder."""
+    told = surroundings.variables(claimed(env={"PYTHONPATH": "lib"}, compat="wandb"), "token", tmp_path, None)
+    assert told["PYTHONPATH"] == f"{CLIENT_FOLDER}/compat_wandb:{CLIENT_FOLDER}:lib"
+    contained = claimed(resources=Resources(image="i"), compat="wandb")
+    inside, _, _ = surroundings.variables(contained, "token", tmp_path, None)["PYTHONPATH"].partition(":")
+    client = next(mount for mount in surroundings.mounts(contained, tmp_path) if inside.startswith(str(mount.target)))
+    assert (Path(client.source) / Path(inside).relative_to(client.target) / "wandb" / "__init__.py").is_file()
+
+
 @pytest.mark.parametrize("name", ["SWEEP_RUN_TOKEN", "SWEEP_SEED", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "WANDB_RUN_ID"])
 def test_surroundings_tell_a_trial_its_own_run_whatever_the_file_says(surroundings: Surroundings, tmp_path: Path, name: str) -> None:
     """What the worker tells a trial about itself wins over the record's `env` (D7)."""

@@ -26,6 +26,7 @@ WITH live AS (
       FROM live
      WHERE run_id = %(run_id)s AND state IN {from_states(_CLAIM)} AND {_AS_PLACED}
        AND cancel_requested_at IS NULL
+       AND EXISTS (SELECT 1 FROM sweeps s WHERE s.sweep_id = runs.sweep_id AND s.state IN ('active', 'stopping'))
     RETURNING runs.*, live.host_incarnation
 ), a AS (
     INSERT INTO attempts (run_id, attempt, state, worker_id, session_id, placement, claim_id, token_hash, host_incarnation, gpu_ids)

@@ -17,6 +17,7 @@ SELECT r.run_id, r.sweep_id, r.user_name, r.queue, r.priority, r.created_at, r.a
        (s.launch -> 'resources')::text AS resources, s.parallel
   FROM runs r JOIN sweeps s ON s.sweep_id = r.sweep_id
  WHERE r.kind = 'managed' AND r.state = 'queued' AND r.not_before <= now() AND s.state IN ('active', 'stopping')
+   AND (%(queues)s::text[] IS NULL OR r.queue = ANY(%(queues)s::text[]))
  ORDER BY r.priority DESC, r.created_at, r.trial_number
  LIMIT %(limit)s
 """
@@ -77,12 +78,18 @@ UNPLACE_OVERDUE: Final = (
            AND (s.state <> 'live' OR s.lease_until < now()
                 OR (greatest(r.placed_at, s.slot_freed_at) + make_interval(secs => %(claim_timeout_s)s) < now()
                     AND (SELECT count(*) FROM attempts a WHERE a.session_id = s.session_id AND a.state = 'running') < s.slots)))
-"""
+    OR (r.placed_at + make_interval(secs => %(claim_timeout_s)s) < now() AND EXISTS (
+        SELECT 1 FROM sessions o JOIN workers w ON w.worker_id = o.worker_id
+         WHERE o.session_id <> r.session_id AND o.state = 'live' AND o.lease_until >= now() AND r.queue = ANY(o.queues)
+           AND NOT w.draining AND w.cordoned IS NULL AND NOT o.worker_id = ANY(r.avoid_workers)
+           AND (SELECT count(*) FROM runs h WHERE h.kind = 'managed' AND h.state IN ('placed', 'running') AND h.session_id = o.session_id) < o.slots))
+    """
 )
-"""Index: ix_runs_live, ix_attempts_session. A run placed ahead is overdue only once a slot has been free for that long."""
+"""Index: ix_runs_live, ix_attempts_session. A run placed ahead is overdue only once a slot has been free for that long, there or elsewhere."""
 
 UNPLACE_SWEEP: Final = _UNPLACE_WHERE % "sweep_id = %(sweep_id)s"
 UNPLACE_SESSION: Final = _UNPLACE_WHERE % "session_id = %(session_id)s"
+UNPLACE_WORKER: Final = _UNPLACE_WHERE % "worker_id = %(worker_id)s"
 
 UNPLACE_REFUSED: Final = _UNPLACE_WHERE % "run_id = %(run_id)s AND placement = %(placement)s AND session_id = %(session_id)s"
 

@@ -31,8 +31,8 @@ CONNECT: Final[dict[str, Any]] = {
 
 _READ_ONLY: Final = "25006"
 # Classes of SQLSTATE that pass by themselves or with help: connection, read-only after a fail-over, rollback (deadlock),
-# want of resources (disk, memory, connections), a lock not to be had, operator's intervention, system error.
-_PASSING: Final = ("08", _READ_ONLY, "40", "53", "55", "57", "58", "XX")
+# rights, want of resources (disk, memory, connections), a lock not to be had, operator's intervention, system error.
+_PASSING: Final = ("08", _READ_ONLY, "40", "42501", "53", "55", "57", "58", "XX")
 
 
 def json_text(value: object) -> str:

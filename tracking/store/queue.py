@@ -1,6 +1,6 @@
 """Managed runs between creation and attempt: what waits, placing it, taking it back, verdicts on failures."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 import msgspec
@@ -91,10 +91,15 @@ class Queue:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def waiting(self, limit: int = 2000) -> list[QueuedRun]:
-        """Runs to be placed, by priority and age."""
+    def waiting(self, queues: Collection[str] | None = None, *, limit: int = 20_000) -> list[QueuedRun]:
+        """Runs to be placed, by priority and age.
+
+        Args:
+            queues: those that somebody serves; None for all.
+            limit: far above what searches have waiting: what fits nowhere must not hide what would.
+        """
         with self._database.autocommit() as tx:
-            rows = tx.rows(sql.QUEUED, {"limit": limit})
+            rows = tx.rows(sql.QUEUED, {"queues": None if queues is None else list(queues), "limit": limit})
         return [
             QueuedRun(r.run_id, r.sweep_id, r.user_name, r.queue, r.priority, r.created_at, _resources(r.resources), r.parallel, tuple(r.avoid_workers))
             for r in rows

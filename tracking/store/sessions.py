@@ -101,6 +101,8 @@ class Sessions:
             if worker_id is None:
                 raise NotFound(f"There is no worker {ref!r}.", hint="`sweep worker ls` lists them.")
             tx.execute(sql.WORKER_EVENT, {"worker_id": worker_id, "event": "drain" if draining else "undrain", "detail": ""})
+            if draining:
+                tx.rows(queue_sql.UNPLACE_WORKER, {"worker_id": worker_id, "detail": "Its worker is drained."})
             rows = tx.rows(sql.ALL_WORKERS)
         return next(_worker(row) for row in rows if row.worker_id == worker_id)
 
@@ -126,6 +128,7 @@ class Sessions:
             cordoned = tx.scalar(sql.NOTE_FAULT, {"worker_id": worker_id, "run_id": run_id, "limit": limit, "reason": reason})
             if cordoned:
                 tx.execute(sql.WORKER_EVENT, {"worker_id": worker_id, "event": "cordon", "detail": reason})
+                tx.rows(queue_sql.UNPLACE_WORKER, {"worker_id": worker_id, "detail": "Its worker was cordoned."})
         return bool(cordoned)
 
 

@@ -87,6 +87,11 @@ class Sweeps:
         with self._database.autocommit() as tx:
             return _counts(tx, [sweep_id])[sweep_id]
 
+    def age_s(self, sweep_id: str) -> float:
+        """How long ago a sweep was submitted, by the database's clock."""
+        with self._database.autocommit() as tx:
+            return float(tx.scalar("SELECT extract(epoch FROM now() - created_at) FROM sweeps WHERE sweep_id = %(id)s", {"id": sweep_id}))
+
     def events(self, sweep_id: str, limit: int = 1000) -> Sequence[Event]:
         """The newest `limit` rows of a sweep's history, oldest first."""
         with self._database.autocommit() as tx:

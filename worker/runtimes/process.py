@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ import msgspec
 from msgspec import Struct
 
 from worker.errors import LaunchFailed
+from worker.folders import attempt_folders
 from worker.runtimes import shim
 from worker.runtimes.base import AttemptKey, AttemptSpec, ExitReport, Handle, StopReason, check_launchable, record_stop, recorded_stop
 from worker.runtimes.host import host_incarnation, process_start
@@ -213,8 +214,8 @@ class ProcessRuntime:
     def sweep_orphans(self, owned: Container[AttemptKey]) -> list[AttemptKey]:
         """See `base.Runtime`."""
         swept = []
-        for key, folder in self._attempts():
-            if key in owned or (folder / shim.EXIT).exists():
+        for key, folder in attempt_folders(self._runs):
+            if not (folder / shim.LOCK).exists() or key in owned or (folder / shim.EXIT).exists():
                 continue
             if is_alive(folder):
                 handle = ProcessHandle(folder, _shim_pid(folder))
@@ -229,12 +230,6 @@ class ProcessRuntime:
     def close(self) -> None:
         """See `base.Runtime`."""
         self._launcher.close()
-
-    def _attempts(self) -> Iterator[tuple[AttemptKey, Path]]:
-        for lock in self._runs.glob(f"*/*/{shim.LOCK}"):
-            folder = lock.parent
-            if folder.name.isdigit():
-                yield (folder.parent.name, int(folder.name)), folder
 
 
 class _Launcher:

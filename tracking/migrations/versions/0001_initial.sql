@@ -373,3 +373,12 @@ SELECT seq, at, subject, event, from_state, to_state, sweep_id, trial_number, ru
 INSERT INTO experiments (experiment_id, name) VALUES (0, 'Default');
 
 INSERT INTO leader (one, epoch, holder, renewed_at, lease_until) VALUES (true, 0, '', now(), now());
+
+-- A program that is frozen, or whose machine goes, in the middle of a transaction holds locks that everybody else may wait for (I5).
+-- For this role here only; kept in the database, for poolers between it and us carry no settings of sessions.
+DO $$
+BEGIN
+    EXECUTE 'ALTER ROLE ' || quote_ident(current_user) || ' IN DATABASE ' || quote_ident(current_database())
+            || ' SET idle_in_transaction_session_timeout = ''10s''';
+END
+$$;
