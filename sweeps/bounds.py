@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from sweeps.command import argv_bytes, why_unbuildable
 from sweeps.space import Categorical, CategoricalWithProbabilities, Constant, Parameter, why_no_grid
-from sweeps.spec_config import Limits, Register, SweepConfig
+from sweeps.spec_config import Limits, Metric, Register, SweepConfig
 from tracking.records import Collect, Environment, Resources, Retry
 from tracking.states import MACHINERY_CAUSES, Cause
 
@@ -83,7 +83,7 @@ def faults(config: SweepConfig) -> Iterator[Fault]:
     yield from _resources(config.resources)
     yield from _environment(config.environment, config.resources)
     yield from _variables(config.env)
-    yield from _collect(config.collect)
+    yield from _collect(config.collect, config.metric)
     yield from _register(config.register)
     yield from _retry(config.retry)
     yield from _tags(config.tags)
@@ -258,20 +258,28 @@ def _why_no_variable(name: str) -> str:
     return ""
 
 
-def _collect(collect: Collect) -> Iterator[Fault]:
-    yield from _fault("collect.stdout", why_no_pattern(collect.pattern) if collect.pattern is not None else "")
+def _collect(collect: Collect, metric: Metric | None) -> Iterator[Fault]:
+    n_keys = len(set(collect.keys)) or (1 if metric else 0)
+    yield from _fault("collect.stdout", why_no_pattern(collect.pattern, n_keys) if collect.pattern is not None else "")
     yield from _all_named("collect.keys", collect.keys)
 
 
-def why_no_pattern(pattern: str) -> str:
-    """What is wrong with the pattern that reads metrics, or nothing."""
+def why_no_pattern(pattern: str, n_keys: int) -> str:
+    """What is wrong with the pattern that reads metrics of so many keys, or nothing; the rule is `worker.collect`'s."""
     if len(pattern) > PATTERN_MAX:
         return f"is over {PATTERN_MAX} characters"
     try:
-        groups = re.compile(pattern).groupindex.keys()
+        compiled = re.compile(re.sub(r"\\(?:key|value|step)\b|\\.", lambda word: word[0] if len(word[0]) == 2 else r"\S+", pattern, flags=re.DOTALL))
     except (re.error, OverflowError, RecursionError) as error:
         return f"is no regular expression: {error}"
-    return "" if groups >= {"key", "value"} else "needs the groups (?P<key>...) and (?P<value>...)"
+    names = compiled.groupindex.keys() - {"step", "_step"}
+    n_unnamed = compiled.groups - len(compiled.groupindex)
+    has_key, has_value = bool(names & {"key", "_key"}), bool(names & {"value", "_val"})
+    if (has_key and has_value) or (names and not has_key and not has_value) or (not names and n_unnamed > 1):
+        return ""
+    if not has_key and has_value + (0 if has_value else n_unnamed) == 1:
+        return "" if n_keys == 1 else "has one group, which is the value of one metric: name that under 'keys', or use (?P<key>...) and (?P<value>...)"
+    return "needs the groups (?P<key>...) and (?P<value>...)"
 
 
 def _all_named(path: str, names: Collection[str]) -> Iterator[Fault]:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from sweeps.command import TemplateCommand
-from sweeps.space import Categorical, Constant, Parameter
+from sweeps.space import Categorical, CategoricalWithProbabilities, Constant, Integers, Parameter
 from sweeps.spec_source import NOWHERE, Item, Place, Source, did_you_mean, kind_of, read_text, read_yaml
 from sweeps.template import TemplateError, read_template
 from tracking.records import Environment
@@ -66,6 +66,24 @@ class EntryPoint(Struct, frozen=True):
         """The required parameters that are not among those given."""
         lacking = [parameter for parameter in self.parameters if parameter.default is None and not parameter.optional]
         return [parameter.name for parameter in lacking if parameter.name not in given]
+
+    def misfit(self, parameter: Parameter) -> tuple[str, str] | None:
+        """What is wrong with a sweep's parameter for the type that is declared for it, and what to write; None if nothing is."""
+        declared = next((one for one in self.parameters if one.name == parameter.name), None)
+        if declared is None or declared.type == "string":
+            return None
+        values: tuple[Any, ...] = ()
+        if isinstance(parameter, Constant):
+            values = (parameter.value,)
+        elif isinstance(parameter, Categorical | CategoricalWithProbabilities):
+            values = parameter.values
+        elif declared.type != "float" and not (declared.type == "int" and isinstance(parameter.axis, Integers)):
+            wanted = "whole numbers" if declared.type == "int" else "values"
+            return f"'{parameter.name}' is {_a(declared.type)} in the MLproject, and its distribution yields other numbers", f"list {wanted} under 'values'"
+        for value in values:
+            if why := why_not_of_type(declared.type, value) or why_no_location(declared.type, value, self.folder):
+                return f"'{parameter.name}' is {_a(declared.type)} in the MLproject, and {value!r} {why[0]}", why[1]
+        return None
 
     def template(self, source: Source, given: Collection[str]) -> TemplateCommand | None:
         """The command, ready to be filled; None, with the reason noted, if it can't be run without a shell, or a default can't be used."""
@@ -161,16 +179,6 @@ def read_project(folder: Path, *, needs_environment: bool = True) -> Project:
     return project
 
 
-def non_numbers(parameter: Parameter) -> list[Any]:
-    """The values of a parameter that a `float` of an MLproject can't be."""
-    values: tuple[Any, ...] = ()
-    if isinstance(parameter, Constant):
-        values = (parameter.value,)
-    elif isinstance(parameter, Categorical):
-        values = parameter.values
-    return [value for value in values if why_not_of_type("float", value)]
-
-
 def why_not_of_type(type_name: str, value: Any) -> tuple[str, str] | None:
     """What is wrong with a value for a type ("is not a number"), and what to write instead; None if nothing is."""
     if isinstance(value, dict | list):
@@ -214,6 +222,10 @@ def _find(source: Source, item: Item, fragment: str) -> Place:
         if column >= 0:
             return Place(number + 1, column + 1, len(fragment))
     return item.place
+
+
+def _a(type_name: str) -> str:
+    return f"{'an' if type_name == 'int' else 'a'} {type_name}"
 
 
 def _quoted(text: str) -> str:

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from sweeps.bounds import GPUS_MAX, PRIORITY_MAX, RETRIES_MAX, RETRY_ENDS, Fault, faults, why_no_end
 from sweeps.command import PARAMS_FILE, PARAMS_FILE_IN_CONTAINER, Command, MacroCommand, read_command
 from sweeps.errors import SpecError, SpecProblems
-from sweeps.mlproject import Project, non_numbers, read_project
+from sweeps.mlproject import Project, read_project
 from sweeps.space import CategoricalWithProbabilities, why_no_grid
 from sweeps.spec_config import Limits, Method, Metric, Register, SweepConfig
 from sweeps.spec_fields import Section
@@ -514,11 +514,9 @@ class _Reader:
             where = self._top.place("parameters") if "parameters" in self._top else self._root.place._replace(width=1)
             message = f"entry point '{entry.name}' needs {names}, which 'parameters' does not give"
             self._source.add(where, message, suggestion=did_you_mean(missing[0], given), path="parameters")
-        floats = {one.name for one in entry.parameters if one.type == "float"}
         for parameter in read.parameters:
-            if parameter.name in floats and (wrong := non_numbers(parameter)):
-                message = f"'{parameter.name}' is a float in the MLproject, and {wrong[0]!r} is no number"
-                self._source.add(read.value_place(parameter.name), message, path=f"parameters.{parameter.name}")
+            if why := entry.misfit(parameter):
+                self._source.add(read.value_place(parameter.name), why[0], suggestion=why[1], path=f"parameters.{parameter.name}")
         return entry.template(project.source, given)
 
     def _no_entry_point(self, project: Project, name: str) -> None:

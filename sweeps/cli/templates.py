@@ -79,7 +79,7 @@ def _of_project(project: Project) -> str:
     project.source.raise_problems()
     name = "main" if "main" in project.entry_points else next(iter(project.entry_points), "main")
     point = project.entry_points.get(name)
-    lines = [_parameter_line(parameter) for parameter in point.parameters] if point else []
+    lines = [_parameter_line(parameter) for parameter in point.parameters if parameter.default is not None or not parameter.optional] if point else []
     parameters = "\n".join(lines) or _DEFAULT_PARAMETERS
     return _ENTRY_POINT.format(entry_point=json.dumps(name)) + _MIDDLE + _PARAMETERS.format(parameters=parameters)
 

@@ -46,6 +46,7 @@ def _spec_options(function: _F) -> _F:
         (
             click.argument("file", type=_NamedPath(path_type=Path), metavar="FILE"),
             click.option("-P", "--param", "params", multiple=True, metavar="NAME=VALUE", help="A parameter of a FOLDER without a sweep file; may be repeated."),
+            click.option("-e", "--entry-point", metavar="ENTRY", help="Of a FOLDER without a sweep file: which entry point, or .py or .sh file."),
             click.option("--name", help="Name of the sweep, instead of the file's."),
             click.option("--trials", type=click.IntRange(min=1), metavar="N", help="How many trials, instead of the file's limit."),
             click.option("--parallel", type=click.IntRange(min=1), metavar="N", help="How many trials at a time."),
@@ -64,10 +65,13 @@ def _load(file: Path, params: tuple[str, ...], overrides: Mapping[str, Any]) -> 
     from sweeps.spec import Overrides, load_project, load_sweep
 
     path = file / _FILE_NAME if file.is_dir() else file
+    entry_point, overrides = overrides.get("entry_point"), {key: value for key, value in overrides.items() if key != "entry_point"}
     if file.is_dir() and not path.exists():
-        if find_mlproject(file) is None:
+        if entry_point is None and find_mlproject(file) is None:
             raise click.UsageError(f"{file} has neither a {_FILE_NAME} nor an MLproject; `sweep init {file}` writes one.")
-        return load_project(file, params=_named(params), overrides=Overrides(**overrides))
+        return load_project(file, entry_point=entry_point or "main", params=_named(params), overrides=Overrides(**overrides))
+    if entry_point is not None:
+        raise click.UsageError(f"-e belongs to a folder without a sweep file; in {path} it is 'entry_point: {entry_point}'.")
     if params:
         raise click.UsageError(f"-P belongs to a folder without a sweep file; {path} says itself what the parameters are.")
     return load_sweep(path, overrides=Overrides(**overrides))

@@ -1058,3 +1058,24 @@ def test_cli_logs_follow_says_that_it_waits(server: FakeServer, capsys: pytest.C
     server.says(f"GET /runs/{RUN_ID}/logs", {"schema": 1, "run_id": RUN_ID, "attempt": 0, "text": "", "next_offset": 0, "is_complete": False})
     assert main(["logs", "-f", "wine/3"]) == 0
     assert "queued and has not started; waiting for it" in capsys.readouterr().err
+
+
+def test_cli_runs_an_entry_point_or_a_script_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`-e` names which; a script needs no MLproject."""
+    (tmp_path / "train.py").touch()
+    assert main(["validate", str(tmp_path), "-e", "train.py", "-P", "x=a b", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["commands"][0] == ["python", "train.py", "--x", "a b"]
+    (tmp_path / "MLproject").write_text("entry_points:\n  evaluate:\n    parameters: {n: int}\n    command: python eval.py {n}\n")
+    assert main(["validate", str(tmp_path), "-e", "evaluate", "-P", "n=3", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["commands"][0] == ["python", "eval.py", "3"]
+    assert main(["validate", str(tmp_path), "-e", "evaluat", "-P", "n=3"]) == 2
+    assert "did you mean 'evaluate'?" in capsys.readouterr().err
+    assert main(["validate", str(tmp_path), "-e", "evaluate", "-P", "n=x"]) == 2
+    assert "'n' is an int in the MLproject, and 'x' is not a whole number" in capsys.readouterr().err
+
+
+def test_cli_refuses_an_entry_point_for_a_sweep_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A sweep file says itself what it runs."""
+    (tmp_path / "sweep.yaml").write_text("program: t.py\nmethod: random\nparameters: {x: {values: [1]}}\n")
+    assert main(["validate", str(tmp_path), "-e", "train.py"]) == 2
+    assert "-e belongs to a folder without a sweep file" in capsys.readouterr().err

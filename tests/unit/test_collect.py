@@ -407,7 +407,10 @@ def test_docs_patterns_of_collecting_work() -> None:
     (example,) = [block for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL) if "stdout" in block]
     stdout = yaml.safe_load(example)["collect"]["stdout"]
     assert collect("[4] loss -> 0.5", "loss", pattern=stdout) == [("loss", 0.5, 4)]
-    codes = [code for line in PAGE.splitlines() if line.startswith("|") for code in re.findall("`([^`]+)`", line) if "(?P<key>" in code]
-    katib, sagemaker = (code.replace(r"\|", "|") for code in codes)
+    rows = [line.split("|", 3)[3] for line in PAGE.partition("Groups may be")[2].replace(r"\|", "\N{BROKEN BAR}").splitlines()[4:]]
+    katib, guild, one, several, named = (code.replace("\N{BROKEN BAR}", "|") for row in rows for code in re.findall("`([^`]+)`", row))
     assert collect("{metricName: loss, metricValue: 0.5}", pattern=katib) == [("loss", 0.5, 0)]
-    assert collect("[12] auc:0.9", pattern=sagemaker) == [("auc", 0.9, 0)]
+    assert collect("loss is 0.5", pattern=guild) == [("loss", 0.5, 0)]
+    assert collect("[12] validation-auc:0.9", "auc", pattern=one) == [("auc", 0.9, 0)]
+    assert collect("auc:0.9 err:0.1", pattern=several) == [("auc", 0.9, 0), ("err", 0.1, 0)]
+    assert collect("loss -> 0.5", pattern=named) == [("loss", 0.5, 0)]

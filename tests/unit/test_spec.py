@@ -1,6 +1,7 @@
 """The sweep file: what is read, what is refused, and exactly where."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,8 @@ from sweeps.spec import REFUSED, SERVED, Overrides, Submission, config_from_mapp
 from sweeps.spec_config import Limits, Metric, Register, SweepConfig
 from sweeps.spec_parameters import DISTRIBUTIONS, REFUSED_KEYS
 from tracking.records import Collect, Environment, Resources, Retry
+from worker.collect import StdoutCollector
+from worker.errors import BadPattern
 
 HEAD = "program: train.py\nmethod: random\n"
 PARAMETERS = "parameters: {x: {min: 0.0, max: 1.0}}\n"
@@ -221,7 +224,8 @@ BAD = [
     (HEAD + PARAMETERS + "resources: {cpus: -1}\n", ["4:19"], "'resources.cpus' is a number above zero, not '-1'"),
     (HEAD + PARAMETERS + "priority: 101\n", ["4:11"], "'priority' is at most 100, not 101"),
     (HEAD + PARAMETERS + "collect: {stdout: '('}\n", ["4:19"], "'collect.stdout' is no regular expression"),
-    (HEAD + PARAMETERS + "collect: {stdout: 'loss=(.*)'}\n", ["4:19"], "'collect.stdout' needs the groups"),
+    (HEAD + PARAMETERS + "collect: {stdout: 'loss=(.*)'}\n", ["4:19"], "'collect.stdout' has one group"),
+    (HEAD + PARAMETERS + "collect: {stdout: 'loss=.*'}\n", ["4:19"], "'collect.stdout' needs the groups"),
     (HEAD + PARAMETERS + "collect: {keys: loss}\n", ["4:17"], "'collect.keys' is a list of names"),
     (HEAD + PARAMETERS + "env: {A: [1]}\n", ["4:10"], "the value of 'A' in 'env' is text, not a list"),
     (HEAD + PARAMETERS + "retry: 2\n", ["4:8"], "'retry' is a mapping, not a number"),
@@ -678,7 +682,7 @@ def test_spec_mlproject_gives_command_and_environment(project: Path) -> None:
     ("text", "place", "message"),
     [
         ("method: random\nparameters: {alhpa: {value: 1}}\n", "2:1", "entry point 'main' needs 'alpha', which 'parameters' does not give"),
-        ("method: random\nparameters: {alpha: {values: [1, low]}}\n", "2:30", "'alpha' is a float in the MLproject, and 'low' is no number"),
+        ("method: random\nparameters: {alpha: {values: [1, low]}}\n", "2:30", "'alpha' is a float in the MLproject, and 'low' is not a number"),
         ("method: random\nparameters: {alpha: {value: 1}}\nentry_point: mian\n", "3:14", "there is no entry point 'mian' (there are: 'main')"),
         ("method: random\nparameters: {alpha: {value: 1}}\nentry_point: x.py\n", "3:14", "there is no file 'x.py' in the project folder"),
     ],
@@ -778,3 +782,58 @@ def test_spec_broken_file_is_told_with_a_line_that_is_there(seed: int) -> None:
         assert parse(broken, no_pruning=True).parameters
     except SpecProblems as error:
         assert all(1 <= problem.line <= len(broken.splitlines()) + 1 and problem.column >= 1 for problem in error.problems)  # noqa: PT017 -- either will do
+
+
+@pytest.mark.parametrize(
+    ("declared", "given", "message"),
+    [
+        ("int", "{values: [1, 2.5]}", "'p' is an int in the MLproject, and 2.5 is not a whole number"),
+        ("int", "{min: 0.1, max: 2.0}", "'p' is an int in the MLproject, and its distribution yields other numbers"),
+        ("bool", "{value: maybe}", "'p' is a bool in the MLproject, and 'maybe' is neither true nor false"),
+        ("path", "{values: [train.py, gone.csv]}", "'p' is a path in the MLproject, and 'gone.csv' names 'gone.csv', which is not in the project folder"),
+        ("uri", "{value: ../x}", "'p' is a uri in the MLproject, and '../x' lies outside the project folder, which is all that is sent"),
+        ("int", "{min: 1, max: 4}", None),
+        ("float", "{min: 1, max: 4}", None),
+        ("string", "{min: 1, max: 4}", None),
+        ("bool", "{values: [true, 'no']}", None),
+        ("path", "{values: [train.py, /mnt/x]}", None),
+    ],
+)
+def test_spec_values_are_of_the_type_that_the_mlproject_declares(tmp_path: Path, declared: str, given: str, message: str | None) -> None:
+    """Whatever a parameter may yield must be of its type, before anything is sent."""
+    (tmp_path / "train.py").touch()
+    (tmp_path / "MLproject").write_text(f"entry_points:\n  main:\n    parameters: {{p: {declared}}}\n    command: python train.py {{p}}\n")
+    text = f"method: random\nparameters:\n  p: {given}\n"
+    try:
+        parse_sweep(text, "sweep.yaml", project_dir=tmp_path)
+        found = []
+    except SpecProblems as error:
+        found = [(problem.line, problem.message) for problem in error.problems]
+    assert found == ([(3, message)] if message else [])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "more", "is_fine"),
+    [
+        (r"(\key): (\value)", "", True),
+        (r"([a-z]+) = ((\d+)(\.\d+)?)", "", True),
+        ("auc:(?P<auc>.*)", "", True),
+        ("(?P<_key>a) (?P<_val>b)", "", True),
+        ("loss (.*)", ", keys: [loss]", True),
+        ("loss (.*)", ", keys: [loss, acc]", False),
+        ("loss", ", keys: [loss]", False),
+        ("(?P<key>a) (b)", "", False),
+    ],
+)
+def test_spec_pattern_is_taken_where_the_worker_takes_it(pattern: str, more: str, is_fine: bool) -> None:
+    """The file's check and the worker's reader have one rule."""
+    text = f"program: t.py\nmethod: random\nparameters: {{x: {{values: [1]}}}}\ncollect: {{stdout: '{pattern}'{more}}}\n"
+    collect = Collect(pattern=pattern, keys=tuple(re.findall(r"\w+", more)[1:]))
+    if is_fine:
+        assert parse_sweep(text, "s.yaml", project_dir=None).collect == collect
+        StdoutCollector(collect)
+        return
+    with pytest.raises(SpecProblems):
+        parse_sweep(text, "s.yaml", project_dir=None)
+    with pytest.raises(BadPattern):
+        StdoutCollector(collect)
