@@ -320,7 +320,9 @@ def _add(tar: tarfile.TarFile, root: Path, entry: _Entry) -> None:
     header.size = entry.size_bytes
     with (root / entry.name).open("rb") as file:
         if os.fstat(file.fileno()).st_size != entry.size_bytes:
-            raise InvalidValue(f"{entry.name} changed while it was packed.")
+            raise InvalidValue(
+                f"{entry.name} changed while it was packed.", hint="Submit again; what is written meanwhile, keep elsewhere or name in .sweepignore."
+            )
         tar.addfile(header, file)
 
 

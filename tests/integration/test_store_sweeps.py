@@ -111,6 +111,17 @@ def test_get_by_id_short_id_name_and_prefix(hands: Hands) -> None:
         assert hands.store.sweeps.get(ref).sweep_id == sweep.sweep_id, ref
 
 
+def test_get_by_a_few_characters_finds_nothing(hands: Hands) -> None:
+    """`9/7` is to be no trial of the sweep whose id happens to begin with 9."""
+    sweep = hands.sweep(8)
+    for ref in (sweep.sweep_id[:1], sweep.sweep_id[:5], sweep.short_id[:3]):
+        with pytest.raises(NotFound):
+            hands.store.sweeps.get(ref)
+        with pytest.raises(NotFound):
+            hands.store.runs.resolve(f"{ref}/7")
+    assert hands.store.sweeps.get(sweep.sweep_id[:6]).sweep_id == sweep.sweep_id
+
+
 def test_get_by_name_is_the_newest_of_that_name(hands: Hands) -> None:
     """Names repeat; the last one is meant."""
     name = new_uuid()

@@ -31,10 +31,13 @@ SELECT sweep_id, 0 AS rank, created_at FROM sweeps WHERE sweep_id = %(ref)s OR s
 UNION ALL
 (SELECT sweep_id, 1, created_at FROM sweeps WHERE name = %(ref)s ORDER BY created_at DESC LIMIT 1)
 UNION ALL
-(SELECT sweep_id, 2, created_at FROM sweeps WHERE starts_with(short_id, %(ref)s) OR starts_with(sweep_id, %(ref)s) ORDER BY created_at DESC LIMIT 2)
+(SELECT sweep_id, 2, created_at FROM sweeps
+  WHERE (length(%(ref)s) >= 4 AND starts_with(short_id, %(ref)s)) OR (length(%(ref)s) >= 6 AND starts_with(sweep_id, %(ref)s))
+  ORDER BY created_at DESC LIMIT 2)
 ORDER BY rank, created_at DESC
 """
-"""Indexes: primary key, unique short_id, ix_sweeps_name; the prefixes scan (sweeps are few)."""
+"""Indexes: primary key, unique short_id, ix_sweeps_name; the prefixes scan (sweeps are few).
+Short ones count for nothing: `9/7` is to be no trial of the sweep whose id begins with 9."""
 
 LATEST: Final = "SELECT sweep_id FROM sweeps ORDER BY created_at DESC LIMIT 1"
 
