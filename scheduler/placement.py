@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tracking.records import Resources, WorkerView
-from tracking.store.queue import HeldRun, Placement, QueuedRun
+from tracking.store.queue import HeldRun, LongPlaced, Placement, QueuedRun
 
 # Cores are fractions; sums of them are not exact.
 _EPSILON: Final = 1e-6
@@ -79,7 +79,8 @@ def choose_placements(
         workers: all with a live session.
         short_sweeps: sweeps whose runs are so short that one may be placed ahead per slot.
     """
-    seats = {w.session_id: _Seat.of(w) for w in workers if is_open(w)}
+    held = tuple(held)
+    seats = _seats(held, workers)
     by_user: dict[str, float] = defaultdict(float)
     by_sweep: dict[str | None, int] = defaultdict(int)
     held_at: dict[str | None, Counter[str]] = defaultdict(Counter)
@@ -87,8 +88,6 @@ def choose_placements(
         by_user[other.user_name] += other.resources.cpus
         by_sweep[other.sweep_id] += 1
         held_at[other.sweep_id][other.session_id] += 1
-        if other.session_id in seats:
-            seats[other.session_id].hold(other.sweep_id, other.resources, other.gpu_ids)
     lanes = _lanes(waiting)
     chosen: list[Placement] = []
     while lanes:
@@ -111,6 +110,36 @@ def choose_placements(
         if not lane:
             lanes.remove(lane)
     return chosen
+
+
+def choose_moves(placed: Iterable[LongPlaced], held: Iterable[HeldRun], workers: Iterable[WorkerView]) -> list[LongPlaced]:
+    """Name the runs that stand behind others on a full worker while another worker has room for them now.
+
+    Args:
+        placed: runs placed long ago, oldest first; the room that one will take is gone for the next.
+        held: runs that are placed or running, these included.
+        workers: all with a live session.
+    """
+    seats = _seats(held, workers)
+    moves: list[LongPlaced] = []
+    for each in placed:
+        run = each.run
+        others = (seat for session_id, seat in seats.items() if session_id != each.session_id)
+        able = [seat for seat in others if can_serve(seat.worker, run.queue, run.resources) and seat.worker.worker_id not in run.avoid_workers]
+        seat = _best_seat(run, able, ahead=False)
+        if seat is not None:
+            seat.hold(run.sweep_id, run.resources, sorted(seat.free_gpus)[: run.resources.gpus])
+            moves.append(each)
+    return moves
+
+
+def _seats(held: Iterable[HeldRun], workers: Iterable[WorkerView]) -> dict[str, _Seat]:
+    """The workers that are open, by session, with what is held taken off."""
+    seats = {worker.session_id: _Seat.of(worker) for worker in workers if is_open(worker)}
+    for run in held:
+        if run.session_id in seats:
+            seats[run.session_id].hold(run.sweep_id, run.resources, run.gpu_ids)
+    return seats
 
 
 def _lanes(waiting: Iterable[QueuedRun]) -> list[list[QueuedRun]]:

@@ -3,6 +3,7 @@
 import logging
 
 from scheduler import retry
+from scheduler.placement import choose_moves
 from tracking.failpoints import hit, is_broken
 from tracking.settings import Settings
 from tracking.states import MACHINERY_CAUSES
@@ -28,16 +29,24 @@ class Reconciler:
             self._judge(epoch, run)
 
     def sweep_up(self, epoch: int, *, expiry_suspended: bool) -> None:
-        """Take back overdue placements; give up sessions that have been silent for too long."""
+        """Take back overdue placements, and those that another worker has room for; give up sessions silent for too long."""
         if is_broken("no-reconciler"):
             return
         back = self._store.queue.take_back_overdue(epoch, self._settings.claim_timeout_s)
         if back:
             _log.warning("%d placed runs were not claimed in time and wait again.", len(back))
+        self._move(epoch)
         if expiry_suspended:
             return
         for session_id in self._store.sessions.lose_silent(epoch, self._settings.reassign_after_s):
             _log.warning("Session %s has been silent for %g s; its attempts are lost.", session_id, self._settings.reassign_after_s)
+
+    def _move(self, epoch: int) -> None:
+        placed = self._store.queue.placed_long(self._settings.claim_timeout_s)
+        if not placed:
+            return
+        for each in choose_moves(placed, self._store.queue.held(), self._store.sessions.workers()):
+            self._store.queue.take_back(epoch, each, "It waited behind other runs while another worker had room.")
 
     def _judge(self, epoch: int, due: DueVerdict) -> None:
         if due.cause in MACHINERY_CAUSES and due.cause != "lost" and due.worker_id is not None:

@@ -129,23 +129,33 @@ def test_overdue_not_while_placed_ahead_of_full_slots(hands: Hands) -> None:
     assert ahead.run_id in take_back(hands)
 
 
-@pytest.mark.parametrize("of_no_use", ["", "draining = true", "cordoned = 'broken'", "avoided", "full"])
-def test_overdue_when_another_worker_has_room(hands: Hands, of_no_use: str) -> None:
-    """A run placed ahead of a long one does not wait for it while another worker that may take it stands idle."""
-    queue = f"two-{of_no_use}"
-    worker, other = hands.worker(slots=1, queues=(queue,)), hands.worker(slots=1, queues=(queue,))
-    sweep = hands.sweep(3, queue=queue)
+def test_take_back_of_what_has_stood_placed_for_long(hands: Hands) -> None:
+    """A run placed ahead is told of once its time is over, and waits again when it is taken back, once."""
+    worker = hands.worker(slots=1, queues=("behind",))
+    sweep = hands.sweep(2, queue="behind")
     hands.start(sweep, 0, worker)
     ahead = hands.place(hands.run_id(sweep, 1), worker)
-    if of_no_use == "full":
-        hands.start(sweep, 2, other)
-    elif of_no_use == "avoided":
-        hands.change("UPDATE runs SET avoid_workers = ARRAY[%(worker)s] WHERE run_id = %(run)s", worker=other.worker_id, run=ahead.run_id)
-    elif of_no_use:
-        hands.change(f"UPDATE workers SET {of_no_use} WHERE worker_id = %(id)s", id=other.worker_id)  # noqa: S608 -- the cases above
-    assert ahead.run_id not in take_back(hands)
+    long_placed = {each.run.run_id: each for each in hands.store.queue.placed_long(15)}
+    assert ahead.run_id not in long_placed
     age_placement(hands, ahead.run_id, 16)
-    assert (ahead.run_id in take_back(hands)) == (of_no_use == "")
+    long_placed = {each.run.run_id: each for each in hands.store.queue.placed_long(15)}
+    each = long_placed[ahead.run_id]
+    assert (each.placement, each.session_id, each.run.queue) == (ahead.placement, worker.session_id, "behind")
+    assert [hands.store.queue.take_back(hands.epoch, each, "room elsewhere") for _ in range(2)] == [True, False]
+    assert waiting(hands, sweep.sweep_id) == [ahead.run_id]
+    assert hands.store.runs.events(ahead.run_id)[-1].detail == "room elsewhere"
+
+
+def test_take_back_comes_too_late_for_a_claimed_run(hands: Hands) -> None:
+    """The slot became free while the scheduler thought."""
+    worker = hands.worker(slots=1)
+    sweep = hands.sweep()
+    placed = hands.place(hands.run_id(sweep), worker)
+    age_placement(hands, placed.run_id, 16)
+    (each,) = [each for each in hands.store.queue.placed_long(15) if each.run.run_id == placed.run_id]
+    assert hands.store.attempts.claim(placed.run_id, placed.placement, placed.session_id, claim_id=new_uuid(), secret_hash="h") is not None
+    assert not hands.store.queue.take_back(hands.epoch, each, "room elsewhere")
+    assert hands.run_state(placed.run_id) == "running"
 
 
 def test_drain_takes_back_what_was_placed_and_not_claimed(hands: Hands) -> None:
@@ -215,6 +225,18 @@ def test_requeue_waits_backs_off_and_avoids_the_worker(hands: Hands) -> None:
     assert again.attempt == 2
     hands.finish(again, NOT_LAUNCHED)
     assert hands.due(held.run_id).machinery_faults == 1
+
+
+@pytest.mark.parametrize("machinery", [False, True])
+def test_requeue_after_a_stop_is_the_machinerys_alone(hands: Hands, *, machinery: bool) -> None:
+    """The stop came between the verdict and its writing: the user's own failure is not tried again, the machinery's is made good."""
+    sweep, worker = hands.sweep(), hands.worker()
+    held = hands.start(sweep, 0, worker)
+    hands.finish(held, EXITED)
+    due = hands.due(held.run_id)
+    hands.store.sweeps.stop(sweep.sweep_id)
+    assert hands.store.queue.requeue(hands.epoch, due, delay_s=0, machinery=machinery, detail="again") == machinery
+    assert hands.run_state(held.run_id) == ("queued" if machinery else "running")
 
 
 def test_requeue_on_the_users_budget_spends_that_one(hands: Hands) -> None:

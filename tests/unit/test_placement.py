@@ -1,16 +1,18 @@
 """Which worker runs what: order, limits, resources, and what may never happen whatever the cluster looks like."""
 
 from collections import Counter
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.placement import can_serve, choose_placements, is_open
+from scheduler.placement import can_serve, choose_moves, choose_placements, is_open
 from tracking.records import Resources, WorkerView
-from tracking.store.queue import HeldRun, Placement, QueuedRun
+from tracking.store.queue import HeldRun, LongPlaced, Placement, QueuedRun
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 GIB = 1 << 30
@@ -235,6 +237,52 @@ def test_placement_ahead_only_when_the_slots_are_the_limit() -> None:
     """Where cores run out before slots, a run placed ahead would start beside the others."""
     waiting = [queued(str(n)) for n in range(4)]
     assert len(choose_placements(waiting, [], [worker(slots=4, cpus=2)], {"s"})) == 2
+
+
+FULL = [held("a1"), held("a2"), held("ahead", state="placed"), held("next", state="placed")]
+"""What worker `w` holds: both slots, and one more for each."""
+
+
+def moved(run: QueuedRun, *others: WorkerView, more: Collection[HeldRun] = ()) -> list[str]:
+    """Which of two runs placed ahead on `w` are better off elsewhere; the second is like the first."""
+    placed = [LongPlaced(run, 1, "session-w"), LongPlaced(msgspec.structs.replace(run, run_id="next"), 1, "session-w")]
+    return [each.run.run_id for each in choose_moves(placed, [*FULL, *more], [worker("w"), *others])]
+
+
+def test_move_a_run_that_waits_behind_others_to_a_worker_with_room() -> None:
+    """As many as there is room for, the oldest first."""
+    assert moved(queued("ahead"), worker("v", slots=1)) == ["ahead"]
+    assert moved(queued("ahead"), worker("v")) == ["ahead", "next"]
+
+
+@pytest.mark.parametrize(
+    ("other", "run"),
+    [
+        ({"draining": True}, {}),
+        ({"cordoned": "broken"}, {}),
+        ({"silent": True}, {}),
+        ({"queues": ("gpu",)}, {}),
+        ({}, {"avoid_workers": ("v",)}),
+        ({}, {"resources": Resources(image="i")}),
+        ({"cpus": 0.5}, {}),
+        ({}, {"resources": Resources(memory_bytes=9 * GIB)}),
+    ],
+)
+def test_move_not_to_a_worker_that_can_not_take_it(other: dict[str, Any], run: dict[str, Any]) -> None:
+    """It would be placed where it stands again, for ever."""
+    assert moved(queued("ahead", **run), worker("v", **other)) == []
+
+
+def test_move_not_to_a_worker_whose_room_is_taken() -> None:
+    """By running ones, or in memory alone."""
+    assert moved(queued("ahead"), worker("v", slots=1), more=[held("b", on="v")]) == []
+    large = Resources(memory_bytes=5 * GIB)
+    assert moved(queued("ahead", resources=large), worker("v"), more=[held("b", on="v", resources=large)]) == []
+
+
+def test_move_not_without_another_worker() -> None:
+    """Its own is the best there is."""
+    assert moved(queued("ahead")) == []
 
 
 def test_placement_ahead_stays_within_parallel() -> None:

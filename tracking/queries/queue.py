@@ -72,20 +72,23 @@ SELECT run_id FROM r
 
 UNPLACE_OVERDUE: Final = (
     _UNPLACE_WHERE
-    % """
-    EXISTS (
+    % """EXISTS (
         SELECT 1 FROM sessions s WHERE s.session_id = r.session_id
            AND (s.state <> 'live' OR s.lease_until < now()
                 OR (greatest(r.placed_at, s.slot_freed_at) + make_interval(secs => %(claim_timeout_s)s) < now()
                     AND (SELECT count(*) FROM attempts a WHERE a.session_id = s.session_id AND a.state = 'running') < s.slots)))
-    OR (r.placed_at + make_interval(secs => %(claim_timeout_s)s) < now() AND EXISTS (
-        SELECT 1 FROM sessions o JOIN workers w ON w.worker_id = o.worker_id
-         WHERE o.session_id <> r.session_id AND o.state = 'live' AND o.lease_until >= now() AND r.queue = ANY(o.queues)
-           AND NOT w.draining AND w.cordoned IS NULL AND NOT o.worker_id = ANY(r.avoid_workers)
-           AND (SELECT count(*) FROM runs h WHERE h.kind = 'managed' AND h.state IN ('placed', 'running') AND h.session_id = o.session_id) < o.slots))
     """
 )
-"""Index: ix_runs_live, ix_attempts_session. A run placed ahead is overdue only once a slot has been free for that long, there or elsewhere."""
+"""Index: ix_runs_live, ix_attempts_session. A run placed ahead is overdue only once a slot has been free there for that long."""
+
+PLACED_LONG: Final = """
+SELECT r.run_id, r.placement, r.session_id, r.sweep_id, r.user_name, r.queue, r.priority, r.created_at, r.avoid_workers,
+       (s.launch -> 'resources')::text AS resources, s.parallel
+  FROM runs r JOIN sweeps s ON s.sweep_id = r.sweep_id
+ WHERE r.kind = 'managed' AND r.state = 'placed' AND r.placed_at + make_interval(secs => %(claim_timeout_s)s) < now()
+ ORDER BY r.placed_at, r.trial_number
+"""
+"""Index: ix_runs_live."""
 
 UNPLACE_SWEEP: Final = _UNPLACE_WHERE % "sweep_id = %(sweep_id)s"
 UNPLACE_SESSION: Final = _UNPLACE_WHERE % "session_id = %(session_id)s"
@@ -103,20 +106,24 @@ SELECT r.run_id, r.attempt, r.sweep_id, r.trial_number, r.worker_id, r.cause, r.
 """Indexes: ix_runs_live, primary keys."""
 
 REQUEUE: Final = f"""
-WITH r AS (
+WITH s AS MATERIALIZED (
+    SELECT sweep_id FROM sweeps WHERE sweep_id = (SELECT sweep_id FROM runs WHERE run_id = %(run_id)s) AND (%(machinery)s = 1 OR state IN ('active', 'paused'))
+       FOR SHARE
+), r AS (
     UPDATE runs SET state = {to_state(_REQUEUE)}, verdict_due = false, session_id = NULL, worker_id = NULL, gpu_ids = '{{}}',
            machinery_faults = machinery_faults + %(machinery)s, user_retries = user_retries + 1 - %(machinery)s,
            not_before = now() + make_interval(secs => %(delay_s)s), prune_requested_at = NULL,
            avoid_workers = CASE WHEN %(avoid)s = '' THEN avoid_workers ELSE array_append(array_remove(avoid_workers, %(avoid)s), %(avoid)s) END
-     WHERE run_id = %(run_id)s AND attempt = %(attempt)s AND state IN {from_states(_REQUEUE)} AND verdict_due AND cancel_requested_at IS NULL
-    RETURNING run_id, sweep_id, trial_number, attempt, cause, not_before
+      FROM s WHERE runs.sweep_id = s.sweep_id
+       AND run_id = %(run_id)s AND attempt = %(attempt)s AND state IN {from_states(_REQUEUE)} AND verdict_due AND cancel_requested_at IS NULL
+    RETURNING run_id, runs.sweep_id, trial_number, attempt, cause, not_before
 )
 INSERT INTO events (subject, event, from_state, to_state, sweep_id, trial_number, run_id, attempt, cause, detail, data)
 SELECT 'run', 'requeue', 'running', {to_state(_REQUEUE)}, sweep_id, trial_number, run_id, attempt, cause, %(detail)s,
        jsonb_build_object('not_before', not_before) FROM r
 """
-"""Not when a cancel came after the verdict was thought out: such a run would wait for ever. A prune was asked of what the ended
-attempt had logged; the next one starts with a clean view."""
+"""Not when a cancel came after the verdict was thought out: such a run would wait for ever; nor on the user's budget
+when a stop did. A prune was asked of what the ended attempt had logged; the next one starts with a clean view."""
 
 FAIL: Final = f"""
 WITH r AS (

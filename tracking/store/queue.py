@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -55,6 +56,14 @@ class Placed(Struct, frozen=True):
     session_id: str
 
 
+class LongPlaced(Struct, frozen=True):
+    """A run that has stood placed for longer than a claim takes, behind others on a full worker."""
+
+    run: QueuedRun
+    placement: int
+    session_id: str
+
+
 class DueVerdict(Struct, frozen=True):
     """A run whose attempt has failed and that waits for the scheduler's word.
 
@@ -85,6 +94,11 @@ def _resources(text: str | None) -> Resources:
     return Resources() if text is None else msgspec.json.decode(text, type=Resources)
 
 
+def _queued(row: Any) -> QueuedRun:
+    avoid = tuple(row.avoid_workers)
+    return QueuedRun(row.run_id, row.sweep_id, row.user_name, row.queue, row.priority, row.created_at, _resources(row.resources), row.parallel, avoid)
+
+
 class Queue:
     """Moves of managed runs that the scheduler makes. Each repeats the leader's epoch."""
 
@@ -100,10 +114,7 @@ class Queue:
         """
         with self._database.autocommit() as tx:
             rows = tx.rows(sql.QUEUED, {"queues": None if queues is None else list(queues), "limit": limit})
-        return [
-            QueuedRun(r.run_id, r.sweep_id, r.user_name, r.queue, r.priority, r.created_at, _resources(r.resources), r.parallel, tuple(r.avoid_workers))
-            for r in rows
-        ]
+        return [_queued(row) for row in rows]
 
     def held(self) -> list[HeldRun]:
         """Runs that sessions hold now."""
@@ -131,6 +142,19 @@ class Queue:
         with self._database.transaction() as tx:
             hold_leadership(tx, epoch)
             return [row.run_id for row in tx.rows(sql.UNPLACE_OVERDUE, values)]
+
+    def placed_long(self, claim_timeout_s: float) -> list[LongPlaced]:
+        """Runs that were placed longer ago than that, oldest placement first."""
+        with self._database.autocommit() as tx:
+            rows = tx.rows(sql.PLACED_LONG, {"claim_timeout_s": claim_timeout_s})
+        return [LongPlaced(_queued(row), row.placement, row.session_id) for row in rows]
+
+    def take_back(self, epoch: int, placed: LongPlaced, reason: str) -> bool:
+        """Take one placement back, unless it was claimed meanwhile."""
+        values = {"run_id": placed.run.run_id, "placement": placed.placement, "session_id": placed.session_id, "detail": reason}
+        with self._database.transaction() as tx:
+            hold_leadership(tx, epoch)
+            return bool(tx.rows(sql.UNPLACE_REFUSED, values))
 
     def refuse(self, session_id: str, placed: PlacedRun, reason: str) -> bool:
         """A worker gives back what was placed on it (it drains, or can't take it)."""
