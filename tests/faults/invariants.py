@@ -78,11 +78,16 @@ def check_attempts(attempts: Sequence[Any]) -> None:
 
 
 def check_events(cluster: Cluster, sweep_id: str) -> None:
-    """Every move was legal by the tables of states, every life ended once, every conclusion was told once (I2)."""
+    """Every move was legal by the tables of states, every claim by the worker of the last placement, every life ended once, every conclusion told once (I2)."""
     events = _rows(cluster, "SELECT * FROM audit_events WHERE sweep_id = %(id)s ORDER BY seq", sweep_id)
     at: dict[tuple[str, object], str] = {}
     concluded: Counter[object] = Counter()
+    placed_on: dict[str, str] = {}
     for event in events:
+        if (event.subject, event.event) == ("run", "place"):
+            placed_on[event.run_id] = event.worker_id
+        if (event.subject, event.event) == ("run", "claim"):
+            assert event.worker_id == placed_on[event.run_id], f"claimed by a worker that it was not placed on: {event}"
         if event.to_state is None or event.subject == "attempt":
             continue
         subject = (event.subject, event.trial_number if event.subject == "trial" else event.run_id)

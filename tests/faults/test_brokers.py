@@ -25,6 +25,9 @@ from tracking.ids import new_run_id
 
 MakeCluster = Callable[..., FaultCluster]
 
+SLOW: Final = {"SWEEP_LEASE_S": "20", "SWEEP_REASSIGN_AFTER_S": "60", "SWEEP_CLAIM_TIMEOUT_S": "60", "SWEEP_WATCH_S": "60"}
+"""Nothing but a message or a renewal sets anything going."""
+
 SLACK_S: Final = 4.0
 """What a claim may take beyond the renewal that brought it, on a machine with other things to do."""
 
@@ -86,7 +89,7 @@ def test_sweep_is_whole_when_half_of_the_messages_are_lost(postman: Callable[...
 
 def test_placed_run_is_claimed_within_a_renewal_when_every_message_is_lost(postman: Callable[..., tuple[FaultCluster, RedisProxy]], faults: Faults) -> None:
     """The renewal's answer tells what is placed here: nothing waits until the placement is taken back."""
-    waits = {"SWEEP_RENEW_S": "1", "SWEEP_LEASE_S": "20", "SWEEP_CLAIM_TIMEOUT_S": "60", "SWEEP_WATCH_S": "60"}
+    waits = {"SWEEP_RENEW_S": "1", **SLOW}
     cluster, proxy = postman(lambda _queue, _payload: 0, environ=waits)
     # One at a time: none is placed behind another, so that each could begin at once.
     sweep_id = run_sweep(cluster, n_trials=6, limits={"trials": 6, "parallel": 1})
@@ -200,6 +203,29 @@ def test_forged_messages_cost_nothing_but_themselves(postman: Callable[..., tupl
 WORKER_QUEUES: Final = "SELECT celery_queue FROM sessions WHERE state = 'live'"
 
 
+def test_message_at_the_wrong_worker_or_of_another_placement_starts_nothing(postman: Callable[..., tuple[FaultCluster, RedisProxy]], faults: Faults) -> None:
+    """While a run stands placed its own message is lost; one goes to a worker it was not placed on, others name placements that are not: each waits on."""
+    waits = {"SWEEP_RENEW_S": "2", **SLOW}
+    seen: list[bytes] = []
+    cluster, _ = postman(lambda _queue, payload: seen.append(payload) or 0, workers=("w1", "w2"), environ=waits)
+    placed_now = "SELECT run_id, placement, session_id FROM runs WHERE sweep_id = %(id)s AND state = 'placed'"
+    queues = {row.session_id: row.celery_queue for row in cluster.query("SELECT session_id, celery_queue FROM sessions WHERE state = 'live'")}
+    met: set[str] = set()
+
+    def misdeliver(sweep_id: str) -> None:
+        for _ in range(3):
+            cluster.wait_for(lambda: seen and any(run.run_id not in met for run in cluster.query(placed_now, id=sweep_id)), "another run is placed")
+            (placed,) = cluster.query(placed_now, id=sweep_id)
+            met.add(placed.run_id)
+            with contextlib.closing(Forger(cluster, seen[0])) as forger:
+                for session_id, queue in queues.items():
+                    for step in (-1, 1) if session_id == placed.session_id else (-1, 0, 1):
+                        forger.call(queue, placed.run_id, placed.placement + step)
+                        faults.record("messages: misdelivered")
+
+    run_sweep(cluster, n_trials=3, limits={"trials": 3, "parallel": 1}, meanwhile=misdeliver)
+
+
 def send_forgeries(cluster: FaultCluster, forger: Forger, queue: str, sweep_id: str, finished_id: str, bomb: Path) -> int:
     """Everything that anybody could think of, for one worker; how many."""
     calls: list[tuple[object, ...]] = [(new_run_id(), 1), ("../../etc/passwd", 1), (None, None), ("x", "y"), (), (1, 2, 3), ("a" * (4 << 20), 1)]
@@ -307,7 +333,7 @@ def test_worker_hears_again_when_its_connections_are_reset_three_times_in_three_
 @pytest.mark.parametrize("role", ["w1", "scheduler"])
 def test_placed_run_is_claimed_within_a_renewal_when_redis_is_half_open(fault_cluster: MakeCluster, faults: Faults, role: str) -> None:
     """Connections stand and carry nothing: whoever waits for Redis keeps nobody else waiting, and afterwards hears as before."""
-    waits = {"SWEEP_RENEW_S": "1", "SWEEP_LEASE_S": "20", "SWEEP_CLAIM_TIMEOUT_S": "60", "SWEEP_WATCH_S": "60"}
+    waits = {"SWEEP_RENEW_S": "1", **SLOW}
     cluster = fault_cluster(proxies=("redis",), environ=waits)
     run_sweep(cluster, n_trials=2)
     cluster.proxy(role, "redis").hang()
