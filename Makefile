@@ -11,11 +11,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := tracking scheduler worker sweeps
 PEERS := .cache/bench-venv
+# W&B's packages, whose answers the tests compare ours with; they want a Python that their pinned versions have wheels for.
+WANDB := .cache/peers-venv
 # Not $(MAKE) in the recipes: make -n would run, not print, the lines that hold it.
 AGAIN := $(MAKE) --no-print-directory
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo install test lint types bench bench-peers faults soak services docs clean
+.PHONY: help demo install test lint types bench bench-peers peers faults soak services docs clean
 
 help: ## this menu
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +31,7 @@ install: $(VENV)/.installed ## a virtual environment in .venv with the product i
 
 test: $(VENV)/.installed-test ## lint, types and all tests that need no stopwatch, the quick ones of the faults among them
 	@if [ "$${CI:-}" = true ]; then $(AGAIN) services; fi
+	@$(AGAIN) peers || { test "$${CI:-}" != true && echo "W&B's packages can't be installed; the tests that compare with them are skipped." >&2; }
 	@failed=""; \
 	$(AGAIN) lint || failed="$$failed lint"; \
 	$(AGAIN) types || failed="$$failed types"; \
@@ -53,6 +56,8 @@ bench: $(VENV)/.installed-test ## the numbers, beside those of peers; one alone:
 
 bench-peers: $(PEERS)/.installed
 
+peers: $(WANDB)/.installed
+
 faults: $(VENV)/.installed-test ## kill things on purpose and count what is left; waiting as long as in production: FULL=1
 	@$(BIN)/python -m pytest tests/faults -m 'not soak' $(ARGS)
 
@@ -64,6 +69,7 @@ services: ## bring up Docker, Redis and a browser for the tests (root and apt; e
 
 docs: $(VENV)/.installed-test ## write the generated pages of docs/ anew
 	@$(BIN)/python -m tests.support.generated_docs
+	@$(BIN)/python -m tests.support.wandb_differences
 
 clean: ## remove .venv and caches (never data: that lies under SWEEP_HOME)
 	@rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
@@ -99,3 +105,13 @@ $(PEERS)/.installed: constraints.txt | $(BIN)/python
 	@$(BIN)/python -m venv $(PEERS)
 	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt 'ray[tune]'
 	@touch $@
+
+$(WANDB)/.installed: tests/differential/requirements.txt | $(BIN)/python
+	@for name in $(BIN)/python python3.12 python3.11; do \
+	    if "$$name" -c 'import sys; raise SystemExit(not (3, 11) <= sys.version_info < (3, 13))' >/dev/null 2>&1; then found="$$name"; break; fi; \
+	done; \
+	if [ -z "$${found:-}" ]; then echo "Python 3.11 or 3.12 is needed for W&B's packages." >&2; exit 1; fi; \
+	echo "Installing W&B's packages into $(WANDB), to compare with them"; \
+	"$$found" -m venv --clear $(WANDB)
+	@$(WANDB)/bin/python -m pip install --quiet --disable-pip-version-check --retries 1 --no-deps --only-binary :all: -r $<
+	@cp $< $@

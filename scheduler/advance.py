@@ -33,7 +33,7 @@ _SHORT_S: Final = 5.0
 _ENOUGH_DURATIONS: Final = 3
 # A breath spares the machine at hundreds of ends a second; longer than this it would spare nothing more.
 _LONGEST_BREATH_S: Final = 0.02
-# Proposals of grid and random don't depend on outcomes: a few more waiting make fewer, larger transactions.
+# Proposals of grid and random don't depend on outcomes, unless there is a target: a few more waiting make fewer, larger transactions.
 _BUFFER: Final = 8
 # However many slots there are, one transaction stays small.
 _LARGEST_BATCH: Final = 64
@@ -64,6 +64,7 @@ class Search:
     next_number: int
     n_open: int
     began: float
+    revision: int
     n_good: int = 0
     exhausted: bool = False
     causes: Counter[str] = field(default_factory=Counter)
@@ -73,6 +74,12 @@ class Search:
     def n_failed(self) -> int:
         """How many trials failed."""
         return self.causes.total()
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether outcomes decide what is proposed, or that nothing more is."""
+        metric = self.config.metric
+        return self.config.method == "bayes" or (metric is not None and metric.target is not None)
 
     @property
     def is_short(self) -> bool:
@@ -137,6 +144,19 @@ class Advance:
             more |= self._step_safely(epoch, sweep, workers, has_ended=sweep.sweep_id in ended)
         return more
 
+    def check(self) -> None:
+        """Drop every search that the record contradicts.
+
+        Nobody else writes trials, so they agree, unless the record itself is another one: restored, or a standby that
+        had not heard everything when it took over.
+        """
+        standings = self._store.trials.standings(self._searches.keys()) if self._searches else {}
+        for sweep_id, search in list(self._searches.items()):
+            found = standings.get(sweep_id)
+            if found != (search.next_number, search.n_open):
+                _log.warning("Sweep %s: the record says %s, the search %d and %d; reading it again.", sweep_id, found, search.next_number, search.n_open)
+                del self._searches[sweep_id]
+
     def _in_turn(self, sweeps: Sequence[Sweep]) -> Sequence[Sweep]:
         """The sweeps, beginning where the last step had to stop."""
         first = next((i for i, sweep in enumerate(sweeps) if sweep.sweep_id == self._next_turn), 0)
@@ -158,11 +178,11 @@ class Advance:
             _log.exception("The search of sweep %s can't go on", sweep.short_id)
             self._searches.pop(sweep.sweep_id, None)
             detail = f"The search can't go on: {error}"
-            return self._store.sweeps.break_off(epoch, sweep.sweep_id, event=SweepEvent.FAIL, cause=Cause.SEARCH_FAILED, detail=detail[:4000])
+            return self._store.sweeps.break_off(epoch, sweep, event=SweepEvent.FAIL, cause=Cause.SEARCH_FAILED, detail=detail[:4000])
 
     def _search(self, sweep: Sweep) -> Search:
         search = self._searches.get(sweep.sweep_id)
-        if search is None:
+        if search is None or search.revision != sweep.revision:
             trials = self._store.trials.list(sweep.sweep_id)
             # By the database's clock, and from here on by one that nobody puts forward.
             began = time.monotonic() - self._store.sweeps.age_s(sweep.sweep_id)
@@ -196,10 +216,10 @@ class Advance:
         limits = search.config.limits
         if limits.failures is not None and search.n_failed >= limits.failures:
             detail = f"{counted(search.n_failed, 'trial')} failed; the file allows fewer than {limits.failures} (limits.failures)."
-            return self._store.sweeps.break_off(epoch, sweep.sweep_id, event=SweepEvent.FAIL, cause=Cause.OVER_BUDGET, detail=detail)
+            return self._store.sweeps.break_off(epoch, sweep, event=SweepEvent.FAIL, cause=Cause.OVER_BUDGET, detail=detail)
         if limits.time_s is not None and time.monotonic() - search.began >= limits.time_s:
             detail = f"The sweep has run for {limits.time_s:g} s (limits.time)."
-            return self._store.sweeps.break_off(epoch, sweep.sweep_id, event=SweepEvent.STOP, cause=Cause.OVER_BUDGET, detail=detail)
+            return self._store.sweeps.break_off(epoch, sweep, event=SweepEvent.STOP, cause=Cause.OVER_BUDGET, detail=detail)
         return False
 
     def _propose(self, epoch: int, sweep: Sweep, search: Search, wanted: int) -> bool:
@@ -234,9 +254,9 @@ class Advance:
         if sweep.state != SweepState.STOPPING and search.n_good == 0 and search.causes:
             cause, n_trials = search.causes.most_common(1)[0]
             detail = f"No trial succeeded; {n_trials} of {search.n_failed} failed by {cause}."
-            return self._store.sweeps.finish(epoch, sweep.sweep_id, event=SweepEvent.FAIL, cause=cause, detail=detail)
+            return self._store.sweeps.finish(epoch, sweep, event=SweepEvent.FAIL, cause=cause, detail=detail)
         cause = sweep.cause or "completed"
-        return self._store.sweeps.finish(epoch, sweep.sweep_id, event=SweepEvent.FINISH, cause=cause, detail=sweep.detail)
+        return self._store.sweeps.finish(epoch, sweep, event=SweepEvent.FINISH, cause=cause, detail=sweep.detail)
 
 
 def _rebuild(sweep: Sweep, trials: Sequence[Trial], began: float) -> Search:
@@ -244,7 +264,7 @@ def _rebuild(sweep: Sweep, trials: Sequence[Trial], began: float) -> Search:
     strategy = make_strategy(config)
     strategy.replay(trials)
     n_open = sum(trial.state == TrialState.OPEN for trial in trials)
-    search = Search(config, config.trials_max, strategy, max((trial.number for trial in trials), default=-1) + 1, n_open, began)
+    search = Search(config, config.trials_max, strategy, max((trial.number for trial in trials), default=-1) + 1, n_open, began, sweep.revision)
     for trial in trials:
         search.note(trial)
     return search
@@ -253,15 +273,15 @@ def _rebuild(sweep: Sweep, trials: Sequence[Trial], began: float) -> Search:
 def _wanted(search: Search, window: int) -> int:
     """How many proposals to write now. Where they don't depend on outcomes none, until a whole buffer of them is due."""
     wanted = window - search.n_open
-    return wanted if search.config.method == "bayes" or wanted >= _BUFFER else 0
+    return wanted if search.looks_back or wanted >= _BUFFER else 0
 
 
 def _window(sweep: Sweep, search: Search, workers: Sequence[WorkerView]) -> int:
-    """How many trials may be open at once: what the slots can take, and for searches that learn no more than that."""
+    """How many trials may be open at once: what the slots can take, and for searches that look back no more than that."""
     resources = sweep.launch.resources
     slots = sum(w.slots for w in workers if is_open(w) and can_serve(w, sweep.queue, resources))
     n_running = slots if sweep.parallel is None else min(slots, sweep.parallel)
-    if search.config.method != "bayes":
+    if not search.looks_back:
         return max(1, 2 * n_running + _BUFFER)
     takes_ahead = search.is_short and n_running == slots
     return max(1, 2 * n_running if takes_ahead else n_running)

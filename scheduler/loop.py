@@ -96,6 +96,7 @@ class Scheduler:
         """One round; whether another would find more to do. What others do meanwhile wakes us again."""
         if time.monotonic() >= self._sweep_up_at:
             self._reconciler.sweep_up(epoch, expiry_suspended=self._seat.expiry_suspended)
+            self._advance.check()
             self._sweep_up_at = time.monotonic() + self._settings.poll_s
         self._reconciler.judge(epoch)
         workers = self._store.sessions.workers()

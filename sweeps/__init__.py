@@ -1,1 +1,30 @@
-"""The sweep file, its search space and strategies, the HTTP server, the command line."""
+"""Hyperparameter sweeps, from Python and notebooks.
+
+    sweep = sweeps.submit("sweep.yaml")         # or its content as a dict
+    sweep.wait().best()
+
+`submit`, `sweep`, `sweeps`, `Sweep`, `BestTrial` are those of `sweeps.handle` (docs/python.md); `SweepError` is the root of all
+errors. Below are the sweep file, its search space and strategies, the HTTP server, the command line.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sweeps.handle import BestTrial, Sweep, submit, sweep, sweeps
+    from tracking.errors import SweepError
+else:
+
+    def __getattr__(name: str) -> object:
+        """Load what is asked for when it is: the command line pays for nothing that it does not use."""
+        from importlib import import_module  # noqa: PLC0415 - as above
+
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module("tracking.errors" if name == "SweepError" else "sweeps.handle"), name)
+
+
+__all__ = ["BestTrial", "Sweep", "SweepError", "submit", "sweep", "sweeps"]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -12,8 +12,9 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from sweeps.command import argv_bytes, why_unbuildable
-from sweeps.space import Categorical, CategoricalWithProbabilities, Constant, Parameter, why_no_grid
+from sweeps.command import ENTRY_POINT, EntryCommands, argv_bytes, why_unbuildable
+from sweeps.distributions import Categorical, CategoricalWithProbabilities, Constant, Parameter, listed_values
+from sweeps.space import why_no_grid
 from sweeps.spec_config import Limits, Metric, Register, SweepConfig
 from tracking.records import Collect, Environment, Resources, Retry
 from tracking.states import MACHINERY_CAUSES, Cause
@@ -46,7 +47,7 @@ DEPTH_MAX: Final = 64
 
 _ENV_NAME: Final = r"[A-Za-z_][A-Za-z0-9_]*"
 _RESERVED_PREFIXES: Final = ("SWEEP_", "MLFLOW_TRACKING_")
-_RESERVED: Final = frozenset({"MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "WANDB_SWEEP_ID", "WANDB_RUN_ID"})
+_RESERVED: Final = frozenset({"MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH"})
 RETRY_ENDS: Final = (
     *(Cause.EXIT_STATUS, Cause.SIGNAL, Cause.OUT_OF_MEMORY, Cause.TIMED_OUT, Cause.ENVIRONMENT, Cause.IMAGE, Cause.CODE),
     *sorted(MACHINERY_CAUSES),
@@ -262,16 +263,17 @@ def _collect(collect: Collect, metric: Metric | None) -> Iterator[Fault]:
     n_keys = len(set(collect.keys)) or (1 if metric else 0)
     yield from _fault("collect.stdout", why_no_pattern(collect.pattern, n_keys) if collect.pattern is not None else "")
     yield from _all_named("collect.keys", collect.keys)
+    yield from _all_named("collect.stdout", collect.patterns)
+    for name, pattern in collect.patterns.items():
+        if what := _why_no_value(pattern):
+            yield Fault(("collect", "stdout", name), f"the pattern of {_shown(name)} in 'collect.stdout' {what}")
 
 
 def why_no_pattern(pattern: str, n_keys: int) -> str:
     """What is wrong with the pattern that reads metrics of so many keys, or nothing; the rule is `worker.collect`'s."""
-    if len(pattern) > PATTERN_MAX:
-        return f"is over {PATTERN_MAX} characters"
-    try:
-        compiled = re.compile(re.sub(r"\\(?:key|value|step)\b|\\.", lambda word: word[0] if len(word[0]) == 2 else r"\S+", pattern, flags=re.DOTALL))
-    except (re.error, OverflowError, RecursionError) as error:
-        return f"is no regular expression: {error}"
+    compiled = _compiled(pattern)
+    if isinstance(compiled, str):
+        return compiled
     names = compiled.groupindex.keys() - {"step", "_step"}
     n_unnamed = compiled.groups - len(compiled.groupindex)
     has_key, has_value = bool(names & {"key", "_key"}), bool(names & {"value", "_val"})
@@ -280,6 +282,26 @@ def why_no_pattern(pattern: str, n_keys: int) -> str:
     if not has_key and has_value + (0 if has_value else n_unnamed) == 1:
         return "" if n_keys == 1 else "has one group, which is the value of one metric: name that under 'keys', or use (?P<key>...) and (?P<value>...)"
     return "needs the groups (?P<key>...) and (?P<value>...)"
+
+
+def _why_no_value(pattern: str) -> str:
+    """What is wrong with a metric's own pattern, or nothing: one group is the value, and one more, named `step`, may be the step."""
+    compiled = _compiled(pattern)
+    if isinstance(compiled, str):
+        return compiled
+    steps = compiled.groupindex.keys() & {"step", "_step"}
+    others = compiled.groupindex.keys() - steps - {"value", "_val"}
+    return "" if compiled.groups - len(steps) == 1 and not others else "needs one group, the value; others begin with (?:"
+
+
+def _compiled(pattern: str) -> re.Pattern[str] | str:
+    """A pattern with Guild's words in place, or what is wrong with it."""
+    if len(pattern) > PATTERN_MAX:
+        return f"is over {PATTERN_MAX} characters"
+    try:
+        return re.compile(re.sub(r"\\(?:key|value|step)\b|\\.", lambda word: word[0] if len(word[0]) == 2 else r"\S+", pattern, flags=re.DOTALL))
+    except (re.error, OverflowError, RecursionError) as error:
+        return f"is no regular expression: {error}"
 
 
 def _all_named(path: str, names: Collection[str]) -> Iterator[Fault]:
@@ -339,17 +361,21 @@ def _command(config: SweepConfig) -> Iterator[Fault]:
     if what := why_unbuildable(config.command, [parameter.name for parameter in config.parameters]):
         yield from _fault("command", what)
         return
+    command = config.command
+    if isinstance(command, EntryCommands):
+        (chooser,) = (parameter for parameter in config.parameters if parameter.name == ENTRY_POINT)
+        if not (values := listed_values(chooser)) or not all(isinstance(value, str) and value in command.points for value in values):
+            yield from _fault(f"parameters.{ENTRY_POINT}", "names what has no command")
     sizes = {parameter.name: _longest(parameter) for parameter in config.parameters}
-    words = argv_bytes(config.command, sizes)
-    if len(words) > ITEMS_MAX or max(words) > WORD_MAX_BYTES or sum(words) > ARGV_MAX_BYTES:
-        yield from _fault("command", f"is too long with the longest parameters: {WORD_MAX_BYTES} bytes a word, {ARGV_MAX_BYTES} in all")
+    for one in command.points.values() if isinstance(command, EntryCommands) else [command]:
+        words = argv_bytes(one, sizes)
+        if len(words) > ITEMS_MAX or max(words) > WORD_MAX_BYTES or sum(words) > ARGV_MAX_BYTES:
+            yield from _fault("command", f"is too long with the longest parameters: {WORD_MAX_BYTES} bytes a word, {ARGV_MAX_BYTES} in all")
 
 
 def _longest(parameter: Parameter) -> int:
     """A bound of the bytes that a parameter's value takes in a command; JSON without its escapes is never longer."""
-    if isinstance(parameter, Constant):
-        return _json_bytes([parameter.value])
-    return _json_bytes(parameter.values) if isinstance(parameter, (Categorical, CategoricalWithProbabilities)) else 32
+    return _json_bytes(listed_values(parameter)) if isinstance(parameter, (Constant, Categorical, CategoricalWithProbabilities)) else 32
 
 
 def _json_bytes(values: Iterable[Any]) -> int:

@@ -8,7 +8,7 @@ import http.client
 import json
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self, cast
@@ -23,7 +23,10 @@ from sweeps.api.shapes import (
     MetricValue,
     ModelAnswer,
     ModelList,
+    PlacementAnswer,
+    PlacementBody,
     RegisterBody,
+    RetryAnswer,
     RunAnswer,
     ServerAnswer,
     SnapshotAnswer,
@@ -175,6 +178,10 @@ class Client:
         """Submit a sweep; the same `submission_id` again answers with the same sweep, so a lost answer is harmless."""
         return cast(SweepAnswer, self._api("POST", "/sweeps", body=body, is_repeatable=True))
 
+    def placement(self, body: PlacementBody) -> PlacementAnswer:
+        """Which workers could run such trials now, or why none can; nothing is submitted."""
+        return cast(PlacementAnswer, self._api("POST", "/placement", body=body, is_repeatable=True))
+
     def sweeps(self, *, state: str | None = None, limit: int = 50, user_name: str | None = None) -> SweepList:
         """Sweeps, newest first."""
         return cast(SweepList, self._api("GET", "/sweeps", query={"state": state, "limit": limit, "user_name": user_name}))
@@ -207,6 +214,14 @@ class Client:
     def steer(self, ref: str, move: str) -> SweepAnswer:
         """`pause`, `resume`, `stop` or `cancel` a sweep."""
         return cast(SweepAnswer, self._api("POST", f"/sweeps/{_segment(ref)}/{move}"))
+
+    def extend(self, ref: str, trials_max: int) -> SweepAnswer:
+        """Let a sweep have so many trials in all."""
+        return cast(SweepAnswer, self._api("POST", f"/sweeps/{_segment(ref)}/extend", body={"trials_max": trials_max}, is_repeatable=True))
+
+    def retry(self, ref: str, trials: Sequence[int] | None = None) -> RetryAnswer:
+        """Run failed trials again, all of them or these."""
+        return cast(RetryAnswer, self._api("POST", f"/sweeps/{_segment(ref)}/retry", body={"trials": None if trials is None else list(trials)}))
 
     # -- runs
 

@@ -1,7 +1,9 @@
 """From a trial's parameters to the argument vector that is run. No shell is involved anywhere (I10).
 
-Two kinds of command: W&B's list of words with macros (`program:` and `command:` of the sweep file), and an MLproject's template
-(`sweeps.mlproject` parses it). Both are checked at submission; building can't fail for parameters of the sweep's own space.
+W&B's list of words with macros (`program:` and `command:` of the sweep file), or an MLproject's template (`sweeps.mlproject` parses it), or
+several of those of which each trial runs one. They are checked at submission; building can't fail for parameters of the sweep's own space.
+
+What only the trial's own environment tells is left to its worker: `${envvar:NAME}` reaches it as it stands, and nothing else that looks so does.
 """
 
 import json
@@ -11,13 +13,17 @@ from itertools import pairwise
 from typing import Any, Final, Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from sweeps.spec_source import Item, Source, did_you_mean
+from tracking.nesting import nest
 
 DEFAULT_COMMAND: Final = ("${env}", "${interpreter}", "${program}", "${args}")
 
-_MACRO: Final = r"^\$\{([^}]*)\}$"
-_ENVVAR: Final = r"\$\{envvar:([A-Za-z0-9_]*)\}"
+# As W&B's agent asks: what begins and ends so is a macro, also `${args}-${program}`, which is none that is known.
+_MACRO: Final = r"(?s)^\$\{(.*)\}\Z"
+_ENVVAR: Final = r"\$\{envvar:[A-Za-z0-9_]*\}"
+_ENVVAR_BEGINS: Final = "${envvar:"
 
 
 class MacroCommand(Struct, frozen=True, tag_field="kind", tag="macros", omit_defaults=True):
@@ -34,7 +40,7 @@ class MacroCommand(Struct, frozen=True, tag_field="kind", tag="macros", omit_def
 
 
 class TemplateCommand(Struct, frozen=True, tag_field="kind", tag="template", omit_defaults=True):
-    """An MLproject's command.
+    """An MLproject's command. Parameters that the file nests have names with dots here; the outermost name stands for all that is within.
 
     Attributes:
         words: each a sequence of pieces; those at odd places are names of parameters, the others text.
@@ -49,7 +55,25 @@ class TemplateCommand(Struct, frozen=True, tag_field="kind", tag="template", omi
     nested: dict[str, tuple[str, ...]] = {}
 
 
-Command = MacroCommand | TemplateCommand
+PlainCommand = MacroCommand | TemplateCommand
+
+
+class EntryCommands(Struct, frozen=True, tag_field="kind", tag="entry_points", omit_defaults=True):
+    """Entry points of an MLproject, of which each trial runs the one that its parameter `entry_point` names.
+
+    Attributes:
+        points: the command of each, by its name.
+        nested: as of the others.
+    """
+
+    points: dict[str, TemplateCommand]
+    nested: dict[str, tuple[str, ...]] = {}
+
+
+Command = PlainCommand | EntryCommands
+
+ENTRY_POINT: Final = "entry_point"
+"""The parameter that chooses among several entry points. The commands do not get it."""
 
 
 class Commanded(Protocol):
@@ -81,90 +105,107 @@ _WORDS: Final[Mapping[str, str]] = {
     # Literally: the worker finds it in the run's own environment.
     "interpreter": "python",
 }
-MACROS: Final = (*_WORDS, "program", *_ARGS)
-"""What is expanded for each trial."""
-READ_MACROS: Final = ("args_json_file", "envvar:NAME")
-"""What the file's reader expands, once."""
+ARGS_FILE_WORD: Final = "${envvar:SWEEP_ARGS_FILE}"
+"""What `${args_json_file}` becomes: the worker writes the file, and tells the trial where it is."""
 
-PARAMS_FILE: Final = "../params.json"
-"""Where the worker writes a trial's parameters, from the folder that its command starts in."""
-PARAMS_FILE_IN_CONTAINER: Final = "/opt/sweep/params.json"
+MACROS: Final = (*_WORDS, "program", *_ARGS, "args_json_file")
+"""What is expanded for each trial."""
+WORKER_MACROS: Final = ("envvar:NAME",)
+"""What the worker expands, from the trial's environment."""
+
+
+def with_nested(command: Command, nested: dict[str, tuple[str, ...]]) -> Command:
+    """The command for parameters of which some are nested."""
+    if isinstance(command, EntryCommands):
+        return EntryCommands({name: replace(point, nested=nested) for name, point in command.points.items()}, nested)
+    return replace(command, nested=nested)
 
 
 def as_given(command: Command, params: Mapping[str, Any]) -> Mapping[str, Any]:
     """A trial's parameters as its script gets them: those that the file nests, nested again."""
-    if not command.nested:
-        return params
-    whole: dict[str, Any] = {}
-    for name, value in params.items():
-        *outer, last = command.nested.get(name, (name,))
-        inner = whole
-        for key in outer:
-            inner = inner.setdefault(key, {})
-        inner[last] = value
-    return whole
+    return nest(params, command.nested)
 
 
 def build_argv(config: Commanded, params: Mapping[str, Any]) -> tuple[str, ...]:
     """The argument vector of one trial. The first word is looked up by the worker, in the run's own environment."""
     command = config.command
-    params = as_given(command, params)
+    if isinstance(command, EntryCommands):
+        command, params = command.points[params[ENTRY_POINT]], {name: value for name, value in params.items() if name != ENTRY_POINT}
     if isinstance(command, TemplateCommand):
         return _fill_template(command, params)
+    params = as_given(command, params)
     argv: list[str] = []
     for word in command.words:
         match = re.match(_MACRO, word)
         if match is None:
             argv.append(word)
         elif match[1] == "program":
-            argv.append(command.program or "")
+            argv.append(_literal(command.program or ""))
         elif match[1] in _WORDS:
             argv.append(_WORDS[match[1]])
+        elif match[1] == "args_json_file":
+            argv.append(ARGS_FILE_WORD)
+        elif match[1] in _ARGS:
+            argv.extend(map(_literal, _ARGS[match[1]](params)))
         else:
-            argv.extend(_ARGS[match[1]](params))
+            argv.append(word)
     return tuple(argv)
+
+
+def _literal(word: str) -> str:
+    """A word that means itself to the worker: `${envvar:` is cut in two by a variable without a name, which is nothing."""
+    return word.replace(_ENVVAR_BEGINS, "$${envvar:}{envvar:")
 
 
 def _fill_template(command: TemplateCommand, params: Mapping[str, Any]) -> tuple[str, ...]:
-    given = {**command.defaults, **params}
+    given = {**command.defaults, **as_given(command, params), **params}
     argv = ["".join(str(given[piece]) if place % 2 else piece for place, piece in enumerate(word)) for word in command.words]
     for key, value in params.items():
-        if key not in command.declared:
+        if key not in command.declared and command.nested.get(key, (key,))[0] not in command.declared:
             argv += [f"--{key}", str(value)]
-    return tuple(argv)
+    return tuple(map(_literal, argv))
 
 
 def why_unbuildable(command: Command, names: Collection[str]) -> str:
     """Why `build_argv` could not build this command for parameters of these names, or nothing."""
+    if not isinstance(command, EntryCommands):
+        return _why_plain_unbuildable(command, names)
+    if ENTRY_POINT not in names:
+        return f"has several entry points, and no parameter '{ENTRY_POINT}' to choose one"
+    return next((why for point in command.points.values() if (why := _why_plain_unbuildable(point, set(names) - {ENTRY_POINT}))), "")
+
+
+def _why_plain_unbuildable(command: PlainCommand, names: Collection[str]) -> str:
     if not command.words:
         return "is empty"
     paths = sorted(command.nested.get(name, (name,)) for name in names)
     if not all(paths) or any(later[: len(path)] == path for path, later in pairwise(paths)):
         return "nests one parameter within another"
     if isinstance(command, TemplateCommand):
-        known = {*(path[0] for path in paths), *command.defaults}
+        known = {*names, *(path[0] for path in paths), *command.defaults}
         unknown = sorted({piece for word in command.words for piece in word[1::2]} - known)
         return f"names '{unknown[0][:100]}', which is no parameter" if unknown else "" if "".join(command.words[0]).strip() else "begins with an empty word"
     macros = [match[1] for word in command.words if (match := re.match(_MACRO, word))]
-    if unknown := [macro for macro in macros if macro not in MACROS]:
+    if unknown := [macro for macro in macros if macro not in MACROS and not re.match(_ENVVAR, f"${{{macro}}}")]:
         return f"has the unknown macro '{unknown[0][:100]}'"
     if "program" in macros and not command.program:
         return "has '${program}', and there is no program"
-    if not command.words[0].strip() or ((first := re.match(_MACRO, command.words[0])) and first[1] in _ARGS):
+    if not command.words[0].strip() or ((first := re.match(_MACRO, command.words[0])) and first[1] in {*_ARGS, "args_json_file"}):
         return "begins with no program"
     return ""
 
 
-def argv_bytes(command: Command, sizes: Mapping[str, int]) -> list[int]:
+def argv_bytes(command: PlainCommand, sizes: Mapping[str, int]) -> list[int]:
     """A bound of the bytes of each word of the argument vector, by those of each parameter's longest value."""
-    sizes = _sizes_as_given(command, sizes)
-    extra = [len(f"--{name}=".encode()) + size for name, size in sizes.items()]
+    given = _sizes_as_given(command, sizes)
     if isinstance(command, TemplateCommand):
-        longest = {**{name: len(str(value).encode()) for name, value in command.defaults.items()}, **sizes}
+        extra = [len(f"--{name}=".encode()) + size for name, size in sizes.items()]
+        longest = {**{name: len(str(value).encode()) for name, value in command.defaults.items()}, **given, **sizes}
         words = [sum(longest[piece] if place % 2 else len(piece.encode()) for place, piece in enumerate(word)) for word in command.words]
         return [*words, *extra]
-    words = [len(word.encode()) for word in (*command.words, command.program or "")]
-    as_json = sum(len(json.dumps(name)) + size + 4 for name, size in sizes.items()) + 2
+    extra = [len(f"--{name}=".encode()) + size for name, size in given.items()]
+    words = [len(word.encode()) for word in (*command.words, command.program or "", ARGS_FILE_WORD)]
+    as_json = sum(len(json.dumps(name)) + size + 4 for name, size in given.items()) + 2
     for word in command.words:
         match = re.match(_MACRO, word)
         if match and match[1] in _ARGS:
@@ -173,7 +214,7 @@ def argv_bytes(command: Command, sizes: Mapping[str, int]) -> list[int]:
     return words
 
 
-def _sizes_as_given(command: Command, sizes: Mapping[str, int]) -> dict[str, int]:
+def _sizes_as_given(command: PlainCommand, sizes: Mapping[str, int]) -> dict[str, int]:
     """The bytes of what a script gets under each name."""
     given: dict[str, int] = {}
     for name, size in sizes.items():
@@ -182,16 +223,13 @@ def _sizes_as_given(command: Command, sizes: Mapping[str, int]) -> dict[str, int
     return given
 
 
-def read_command(source: Source, words: Item, program: str | None, env: Mapping[str, str], nested: Collection[str], params_file: str) -> MacroCommand | None:
+def read_command(source: Source, words: Item, program: str | None) -> MacroCommand | None:
     """Check a `command:` of the sweep file; None, with the reasons noted, if it can't be used.
 
     Args:
         source: where problems are noted.
         words: what stands under `command`.
         program: of the file.
-        env: the variables that the file gives its trials.
-        nested: the names of nested parameters.
-        params_file: what `${args_json_file}` stands for.
     """
     n_before = len(source.problems)
     if words.elements is None:
@@ -200,30 +238,20 @@ def read_command(source: Source, words: Item, program: str | None, env: Mapping[
         return None
     if not words.elements:
         source.add(words, "'command' is empty")
-    read: list[str] = []
     for word in words.elements:
-        if word.text == "${args_json_file}" and nested:
-            source.add(word, "'${args_json_file}' holds no nested parameters", suggestion="use '${args_json}', which passes them as one word")
-        elif word.text == "${args_json_file}":
-            read.append(params_file)
-        else:
-            _check_word(source, word, program, env)
-            read.append(re.sub(_ENVVAR, lambda match: env.get(match[1], ""), word.text or ""))
-    return MacroCommand(tuple(read), program) if len(source.problems) == n_before else None
+        _check_word(source, word, program)
+    return MacroCommand(tuple(word.text or "" for word in words.elements), program) if len(source.problems) == n_before else None
 
 
-def _check_word(source: Source, word: Item, program: str | None, env: Mapping[str, str]) -> None:
+def _check_word(source: Source, word: Item, program: str | None) -> None:
     if word.text is None or word.value is None:
         source.add(word, "a word of a command is text")
         return
-    unset = [name for name in re.findall(_ENVVAR, word.text) if name not in env]
-    for name in unset:
-        source.add(word, f"'${{envvar:{name}}}' stands for a variable that 'env:' does not give", suggestion=f"add 'env: {{{name}: ...}}'")
     match = re.match(_MACRO, word.text)
     if match is None or re.match(_ENVVAR, word.text):
         return
     if match[1] not in MACROS:
-        known = [f"${{{name}}}" for name in (*MACROS, *READ_MACROS)]
+        known = [f"${{{name}}}" for name in (*MACROS, *WORKER_MACROS)]
         source.add(word, f"unknown macro '{word.text}'", suggestion=did_you_mean(word.text, known))
     elif match[1] == "program" and program is None:
         source.add(word, "'${program}' stands for 'program:', which is not given", suggestion="add 'program: train.py', or write the file here")

@@ -50,6 +50,9 @@ class Problem(Struct, frozen=True, omit_defaults=True):
         start = max(0, self.column - 60) if len(self.source) > SHOWN_WIDTH else 0
         # What a file holds is shown, never obeyed: no escape sequence reaches the terminal.
         shown = "".join(char if char.isprintable() or char == "\t" else "\N{REPLACEMENT CHARACTER}" for char in self.source[start : start + SHOWN_WIDTH])
+        # Not the whole line: marked where it is cut, so that nobody counts columns in it.
+        shown = ("\N{HORIZONTAL ELLIPSIS}" + shown[1:]) if start else shown
+        shown = shown[:-1] + "\N{HORIZONTAL ELLIPSIS}" if start + SHOWN_WIDTH < len(self.source) else shown
         before, at_fault = shown[: self.column - 1 - start], shown[self.column - 1 - start :][: self.width]
         gutter = f"{self.line:>4} | "
         carets = "^" * max(1, _cells(at_fault))

@@ -15,7 +15,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from sweeps.command import TemplateCommand
-from sweeps.space import Categorical, CategoricalWithProbabilities, Constant, Integers, Parameter
+from sweeps.distributions import Integers, Parameter, listed_values
 from sweeps.spec_source import NOWHERE, Item, Place, Source, did_you_mean, kind_of, read_text, read_yaml
 from sweeps.template import TemplateError, read_template
 from tracking.records import Environment
@@ -25,6 +25,9 @@ TYPES: Final = ("string", "float", "path", "uri", "int", "bool")
 
 _OTHER_TYPES: Final = {"str": "string", "double": "float", "number": "float", "integer": "int", "boolean": "bool"}
 """What files say instead: MLflow takes any word for a type."""
+
+INTERPRETERS: Final = {".py": "python", ".sh": "bash", ".R": "Rscript"}
+"""What runs a script that is named in place of an entry point, by its suffix."""
 
 _KEYS: Final = ("name", "python_env", "conda_env", "docker_env", "entry_points", "databricks_spark_job")
 _POINT_KEYS: Final = ("parameters", "command")
@@ -72,12 +75,8 @@ class EntryPoint(Struct, frozen=True):
         declared = next((one for one in self.parameters if one.name == parameter.name), None)
         if declared is None or declared.type == "string":
             return None
-        values: tuple[Any, ...] = ()
-        if isinstance(parameter, Constant):
-            values = (parameter.value,)
-        elif isinstance(parameter, Categorical | CategoricalWithProbabilities):
-            values = parameter.values
-        elif declared.type != "float" and not (declared.type == "int" and isinstance(parameter.axis, Integers)):
+        values = listed_values(parameter)
+        if not values and declared.type != "float" and not (declared.type == "int" and isinstance(parameter.axis, Integers)):
             wanted = "whole numbers" if declared.type == "int" else "values"
             return f"'{parameter.name}' is {_a(declared.type)} in the MLproject, and its distribution yields other numbers", f"list {wanted} under 'values'"
         for value in values:
@@ -125,7 +124,7 @@ class Project(Struct):
         if name in self.entry_points:
             return self.entry_points[name]
         path = PurePosixPath(name)
-        interpreter = {".py": "python", ".sh": "bash"}.get(path.suffix)
+        interpreter = INTERPRETERS.get(path.suffix)
         if interpreter is None or path.is_absolute() or ".." in path.parts or not (self.folder / path).is_file():
             return None
         return EntryPoint(name, Item(f"{interpreter} {_quoted(name)}"), folder=self.folder)
@@ -134,7 +133,7 @@ class Project(Struct):
         """Message and suggestion for an entry point that is not there."""
         if not self.has_file and name == "main":
             return "nothing says what to run", "add 'program: train.py', or an MLproject file beside your code"
-        if name.endswith((".py", ".sh")):
+        if name.endswith(tuple(INTERPRETERS)):
             return f"there is no file {name!r} in the project folder", ""
         have = ", ".join(repr(known) for known in self.entry_points) or "none"
         return f"there is no entry point {name!r} (there are: {have})", did_you_mean(name, self.entry_points)

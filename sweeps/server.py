@@ -25,7 +25,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sweeps.api import models, runs, snapshots, sweeps, workers
+from sweeps.api import again, models, runs, snapshots, sweeps, workers
 from sweeps.api.errors import ERROR_HANDLERS, error_response, internal_error_response
 from sweeps.api.rights import Right, right_of
 from sweeps.api.routing import PREFIX, Json, Services, as_sent, shape_schemas
@@ -209,7 +209,7 @@ def compose_app(services: Services, protocol: Sequence[BaseRoute] = (), *, is_op
     )
     app.state.services = services
     app.router.routes.extend([*protocol, *_OWN_ROUTES])
-    for resource in (sweeps, runs, models, workers, snapshots):
+    for resource in (sweeps, again, runs, models, workers, snapshots):
         resource.routes.add_to(app)
     require_rights(app.routes)
     app.add_middleware(Gate, is_open=is_open)

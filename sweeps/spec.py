@@ -15,10 +15,11 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from sweeps.bounds import GPUS_MAX, PRIORITY_MAX, RETRIES_MAX, RETRY_ENDS, Fault, faults, why_no_end
-from sweeps.command import PARAMS_FILE, PARAMS_FILE_IN_CONTAINER, Command, MacroCommand, read_command
+from sweeps.command import ENTRY_POINT, Command, EntryCommands, MacroCommand, TemplateCommand, read_command, with_nested
+from sweeps.distributions import CategoricalWithProbabilities
 from sweeps.errors import SpecError, SpecProblems
-from sweeps.mlproject import Project, read_project
-from sweeps.space import CategoricalWithProbabilities, why_no_grid
+from sweeps.mlproject import EntryPoint, Project, read_project
+from sweeps.space import why_no_grid
 from sweeps.spec_config import Limits, Method, Metric, Register, SweepConfig
 from sweeps.spec_fields import Section
 from sweeps.spec_parameters import Read, read_parameters
@@ -27,30 +28,31 @@ from tracking.records import Collect, Environment, NewSweep, Resources, Retry
 
 SERVED: Final = tuple(
     "name description project program command method metric parameters run_cap "
-    "entity controller apiVersion kind code entry_point limits resources queue priority collect env strategy register retry tags compat".split()
+    "entity controller scheduler apiVersion kind code entry_point limits resources queue priority collect env strategy register retry tags compat".split()
 )
 REFUSED: Final[Mapping[str, str]] = {
     # W&B's
-    "metrics": "use 'metric'",
-    "scheduler": "",
+    "metrics": "one metric is searched by: name it under 'metric', and log the others beside it",
     "early_terminate": "submit with --no-pruning to run every trial to its end",
     # ours
-    "constraints": "",
-    "unique": "",
-    "seeds": "",
-    "points": "",
-    "warm_start": "",
-    "secrets": "",
-    "notify": "",
+    "constraints": "let the script end a trial at once that it should not try",
+    "unique": "'method: grid' tries each point once",
+    "seeds": "give 'parameters' a 'seed' with its 'values'",
+    "points": "try them first, in a sweep of their own with 'method: grid'",
+    "warm_start": "leave it out: each sweep searches anew",
+    "secrets": "set them in the environment of the workers, which trials inherit",
+    "notify": "`sweep run` waits for the end, and its exit status tells it",
 }
+"""Keys that this version does not honour, each with what to do instead."""
 LAUNCH_KEYS: Final = ("job", "image_uri")
 """They make a file one for W&B Launch, whose jobs and queues only W&B has."""
 IGNORED: Final[Mapping[str, tuple[str, ...]]] = {"apiVersion": (), "kind": ("sweep",)}
-"""W&B's keys that say nothing here: checked, and without effect. `controller` is the third."""
+"""W&B's keys that say nothing here: checked, and without effect. So are `controller` and `scheduler`."""
 SECTIONS: Final[Mapping[str, str]] = {
     "strategy": "name seed",
     "metric": "name goal from target impute impute_while_running",
     "controller": "type",
+    "scheduler": "engine",
     "early_terminate": "type min_iter max_iter s eta strict",
     "limits": "trials parallel time trial_time failures",
     "resources": "cpus memory gpus image",
@@ -59,17 +61,26 @@ SECTIONS: Final[Mapping[str, str]] = {
     "retry": "max on delay delay_max",
 }
 """The keys of each section that are served."""
-REFUSED_INNER: Final[Mapping[str, str]] = {
-    "limits": "patience gpu_hours cost",
-    "resources": "shm disk",
-    "register": "require confirm_seeds",
-    "retry": "resume",
+REFUSED_INNER: Final[Mapping[str, Mapping[str, str]]] = {
+    "limits": {
+        "patience": "use 'metric.target', or `sweep stop` when it is good enough",
+        "gpu_hours": "use 'limits.time' or 'limits.trials'",
+        "cost": "use 'limits.time' or 'limits.trials'",
+    },
+    "resources": {"shm": "set it for the workers' container engine", "disk": "leave it out: nothing limits a trial's disk"},
+    "register": {"require": "let the script write its model only if it is good enough", "confirm_seeds": "run the winner again with other seeds by hand"},
+    "scheduler": dict.fromkeys(("source", "optimizer", "search_space"), "leave it out: code of your own does not search here"),
+    "retry": {"resume": "let the script look for its own checkpoint, outside of its working folder"},
 }
-"""And those that are refused by name."""
+"""And those that are refused by name, in the same way."""
 COMPATS: Final = ("wandb",)
+LEVELS_ABOVE: Final = 3
+"""How far up a program is looked for that is not in the project folder, for a hint."""
 METHODS: Final = ("grid", "random", "bayes")
 STRATEGIES: Final = ("auto", "tpe")
 REFUSED_METHODS: Final = ("custom",)
+REFUSED_ENGINES: Final = ("optuna", "ax")
+"""Searches that run code of the user's own beside W&B."""
 REFUSED_STOPPERS: Final = ("asha", "median", "percentile", "threshold", "patient", "wilcoxon")
 REFUSED_STRATEGIES: Final = ("gp", "cmaes", "nsga2", "qmc")
 
@@ -230,7 +241,7 @@ class _Reader:
         limits, resources = self._limits(), self._resources()
         code, project = self._project(needs_environment=resources.image is None)
         env, tags = top.text_mapping("env"), self._tags()
-        command = self._command(project, read, resources, env)
+        command = self._command(project, read, resources)
         environment = Environment("docker") if resources.image else project.environment if project else Environment()
         metric = self._metric(method)
         name, experiment = self._names(project)
@@ -242,7 +253,7 @@ class _Reader:
         self._ignored()
         self._early_terminate(metric)
         compat = top.choice("compat", COMPATS)
-        description, queue = top.text("description") or "", top.text("queue") or "default"
+        description, queue = top.text("description", may_be_empty=True) or "", top.text("queue") or "default"
         others = [project.source] if project else []
         # Stand-ins where a problem was noted already, so that everything else is looked at too.
         config = SweepConfig(
@@ -250,7 +261,7 @@ class _Reader:
             experiment=experiment,
             method=method or "random",
             parameters=read.parameters,
-            command=replace(command or MacroCommand(("true",)), nested=read.nested),
+            command=with_nested(command or MacroCommand(("true",)), read.nested),
             description=description,
             metric=metric,
             seed=seed,
@@ -300,22 +311,26 @@ class _Reader:
         self._source.add(self._root.place._replace(width=1), message, suggestion=suggestion)
 
     def _section(self, key: str) -> Section:
-        refused = dict.fromkeys(REFUSED_INNER.get(key, "").split(), "")
-        return Section(self._source, self._top.entries.get(key), key, SECTIONS[key].split(), refused)
+        return Section(self._source, self._top.entries.get(key), key, SECTIONS[key].split(), REFUSED_INNER.get(key, {}))
 
     def _names(self, project: Project | None) -> tuple[str, str]:
         """The sweep's and the experiment's; what the file does not name has the MLproject's name, or else the folder's."""
         folder = (project.name if project else "") or (self._base.resolve().name if self._base else "")
-        name = self._top.text("name")
+        name = self._top.text("name", may_be_empty=True)
         default = folder if folder and self._stem.lower() in {"sweep", "sweeps", "config"} else self._stem
-        return name or default or "sweep", self._top.text("project") or name or folder or default
+        return name or default or "sweep", self._top.text("project", may_be_empty=True) or name or folder or default
 
     def _method(self) -> tuple[Method | None, int | None]:
         strategy = self._section("strategy")
         seed = strategy.integer("seed", minimum=0)
         named = strategy.choice("name", STRATEGIES, REFUSED_STRATEGIES)
         if "method" in self._top:
-            method = self._top.choice("method", METHODS, REFUSED_METHODS)
+            method = self._top.choice(
+                "method",
+                METHODS,
+                REFUSED_METHODS,
+                instead="use 'bayes', 'random' or 'grid', or call `sweep run FOLDER -P NAME=VALUE` from a search of your own",
+            )
             if "name" in strategy:
                 strategy.add("name", "'strategy.name' stands beside 'method'", suggestion="give one of them")
             return cast(Method | None, method), seed
@@ -327,8 +342,8 @@ class _Reader:
         section = self._section("metric")
         name, goal, from_ = section.text("name"), section.choice("goal", ("minimize", "maximize")), section.choice("from", ("last", "best"))
         target = section.finite("target")
-        section.choice("impute", ("worst",), ("latest", "best"))
-        section.choice("impute_while_running", ("false",), ("latest", "best", "worst"))
+        section.choice("impute", ("worst",), ("latest", "best"), instead="use 'worst': a trial without a value counts as worse than all that have one")
+        section.choice("impute_while_running", ("false",), ("latest", "best", "worst"), instead="use 'false': only trials that have ended are learned from")
         if "metric" in self._top and self._top.entries["metric"].entries is not None and "name" not in section:
             self._top.add("metric", "'metric' has no 'name'")
         if "metric" not in self._top and method == "bayes":
@@ -339,7 +354,10 @@ class _Reader:
 
     def _parameters(self) -> Read:
         if "parameters" not in self._top:
-            self._missing("'parameters' is missing")
+            if "parameters" in self._top.entries:
+                self._top.add("parameters", "'parameters' is empty")
+            else:
+                self._missing("'parameters' is missing")
             return Read((), {}, {}, {})
         item = self._top.entries["parameters"]
         if item.entries is not None and not item.entries and not self._may_be_empty:
@@ -356,15 +374,13 @@ class _Reader:
 
     def _tags(self) -> dict[str, str]:
         """The file's own; W&B's `entity` is one of them."""
-        tags, entity = self._top.text_mapping("tags"), self._top.text("entity")
+        tags, entity = self._top.text_mapping("tags"), self._top.text("entity", may_be_empty=True)
         return tags if entity is None else {"entity": entity, **tags}
 
     def _launch_only(self) -> None:
         """W&B Launch runs packaged jobs on queues of its own: one sentence, whatever else the file lacks for that."""
         found = [key for key in LAUNCH_KEYS if key in self._top]
         if found:
-            # Its scheduler is a job of Launch too.
-            self._source.problems[:] = [problem for problem in self._source.problems if problem.path != "scheduler"]
             message = f"this is a file for W&B Launch: '{found[0]}' names what only W&B can run"
             self._source.add(
                 self._top.place(found[0]), message, suggestion="use 'program' or 'command', and 'resources: {image: ...}' for an image", path=found[0]
@@ -378,6 +394,16 @@ class _Reader:
         controller.choice("type", ("local", "cloud"))
         if "controller" in self._top and self._top.entries["controller"].entries is not None and "type" not in controller:
             self._top.add("controller", "'controller' has no 'type'")
+        # A file for Launch has a scheduler that is a job too; why it can't be run was said.
+        if not any(key in self._top for key in LAUNCH_KEYS):
+            self._scheduler()
+
+    def _scheduler(self) -> None:
+        """W&B's own engine is its search as ever; the others search by code of the user's, which is not run here."""
+        section = self._section("scheduler")
+        section.choice("engine", ("wandb",), REFUSED_ENGINES, instead="leave 'scheduler' out, and use 'method: bayes', which is Optuna's TPE")
+        if "scheduler" in self._top and self._top.entries["scheduler"].entries is not None and "engine" not in section:
+            self._top.add("scheduler", "'scheduler' has no 'engine'", suggestion="leave 'scheduler' out: 'method' says how to search")
 
     def _early_terminate(self, metric: Metric | None) -> None:
         """Checked in full, though nothing is pruned yet: the user is told so, and says --no-pruning."""
@@ -395,15 +421,17 @@ class _Reader:
 
     def _check_hyperband(self, section: Section, n_before: int) -> None:
         kind = section.choice("type", ("hyperband",), REFUSED_STOPPERS)
-        min_iter, max_iter = section.integer("min_iter", minimum=1), section.integer("max_iter", minimum=1)
-        steps, eta = section.number("s"), section.number("eta")
+        for key in ("min_iter", "max_iter"):
+            section.integer(key, minimum=1)
+        section.number("s")
         section.boolean("strict")
+        eta = section.number("eta")
         if "type" not in section:
             self._top.add("early_terminate", "'early_terminate' has no 'type'", suggestion="add 'type: hyperband'")
         if eta is not None and eta <= 1:
             section.add("eta", f"'early_terminate.eta' is above 1, not {eta:g}")
         is_whole = len(self._source.problems) == n_before and kind == "hyperband"
-        if is_whole and min_iter is None and (max_iter is None or steps is None):
+        if is_whole and "min_iter" not in section and not ("max_iter" in section and "s" in section):
             self._top.add("early_terminate", "'early_terminate' needs 'min_iter', or 'max_iter' and 's'")
 
     def _limits(self) -> Limits:
@@ -430,6 +458,12 @@ class _Reader:
         if "stdout" not in section:
             return Collect(keys=keys)
         stdout = section.entries["stdout"].value
+        if isinstance(stdout, dict):
+            if "keys" in section:
+                section.add("keys", "'collect.keys' stands beside the names under 'collect.stdout'", suggestion="leave it out")
+            if not stdout:
+                section.add("stdout", "'collect.stdout' is empty", suggestion="write NAME: PATTERN for each metric")
+            return Collect(patterns=section.text_mapping("stdout"))
         if isinstance(stdout, bool):
             return Collect(stdout=stdout, keys=keys)
         return Collect(pattern=section.text("stdout"), keys=keys)
@@ -488,36 +522,70 @@ class _Reader:
             self._source.problems.extend(error.problems)
             return code, None
 
-    def _command(self, project: Project | None, read: Read, resources: Resources, env: Mapping[str, str]) -> Command | None:
+    def _command(self, project: Project | None, read: Read, resources: Resources) -> Command | None:
         program = self._top.text("program")
         if "program" in self._top or "command" in self._top:
             if "entry_point" in self._top:
                 other = "program" if "program" in self._top else "command"
                 self._top.add("entry_point", f"'entry_point' stands beside '{other}'", suggestion="give one of them")
-            command = self._macro_command(program, read, resources, env)
+            command = self._macro_command(program)
             if command is not None and program is not None and project is not None and resources.image is None:
                 self._check_program(program, command.words, project.folder)
             return command
-        name = self._top.text("entry_point") or "main"
         if project is None:
             if not self._source.problems:
                 self._missing("nothing says what to run", "add 'program: train.py'")
             return None
+        if (chosen := self._chosen_entry_points(project, read)) is not None:
+            return self._entry_commands(project, chosen, read)
+        name = self._top.text("entry_point") or "main"
         entry = project.entry_point(name)
         if entry is None:
             self._no_entry_point(project, name)
             return None
-        item = self._top.entries.get("parameters", Item({}))
-        given = list(item.entries or {})
+        return self._template(project, entry, read)
+
+    def _template(self, project: Project, entry: EntryPoint, read: Read, *, is_chosen: bool = False) -> TemplateCommand | None:
+        """The command of an entry point; None, with the reasons noted, if the sweep's parameters do not fit it."""
+        # Of nested parameters, each by its name with dots, and all together by the outermost one.
+        names = (*(self._top.entries.get("parameters", Item({})).entries or {}), *read.keys)
+        given = [name for name in dict.fromkeys(names) if not is_chosen or name != ENTRY_POINT]
         if missing := entry.missing(given):
-            names = ", ".join(f"'{one}'" for one in missing)
+            needed = ", ".join(f"'{one}'" for one in missing)
             where = self._top.place("parameters") if "parameters" in self._top else self._root.place._replace(width=1)
-            message = f"entry point '{entry.name}' needs {names}, which 'parameters' does not give"
+            message = f"entry point '{entry.name}' needs {needed}, which 'parameters' does not give"
             self._source.add(where, message, suggestion=did_you_mean(missing[0], given), path="parameters")
+        told = {problem.message for problem in self._source.problems}
         for parameter in read.parameters:
-            if why := entry.misfit(parameter):
+            # Several entry points may say the same of a parameter.
+            if (why := entry.misfit(parameter)) and why[0] not in told:
                 self._source.add(read.value_place(parameter.name), why[0], suggestion=why[1], path=f"parameters.{parameter.name}")
         return entry.template(project.source, given)
+
+    def _chosen_entry_points(self, project: Project, read: Read) -> dict[str, Item] | None:
+        """The entry points that a parameter `entry_point` lists, and where; None where that is a parameter like any other."""
+        item = read.items.get(ENTRY_POINT)
+        main = project.entry_point("main")
+        if item is None or "entry_point" in self._top or (main is not None and any(one.name == ENTRY_POINT for one in main.parameters)):
+            return None
+        values = (item.entries or {}).get("values")
+        listed = values.elements if values is not None else [one for key, one in (item.entries or {}).items() if key == "value"]
+        for one in listed or ():
+            if not isinstance(one.value, str):
+                self._source.add(one, f"'{ENTRY_POINT}' lists names of entry points, not {kind_of(one.value)}")
+        return {str(one.value): one for one in listed} if listed else None
+
+    def _entry_commands(self, project: Project, chosen: Mapping[str, Item], read: Read) -> EntryCommands | None:
+        points: dict[str, TemplateCommand] = {}
+        for name, item in chosen.items():
+            entry = project.entry_point(name)
+            if entry is not None and isinstance(item.value, str):
+                template = self._template(project, entry, read, is_chosen=True)
+                points |= {name: template} if template else {}
+            elif isinstance(item.value, str) and not project.source.problems:
+                message, suggestion = project.why_not(name)
+                self._source.add(item, message, suggestion=suggestion)
+        return EntryCommands(points) if points.keys() == chosen.keys() else None
 
     def _no_entry_point(self, project: Project, name: str) -> None:
         # Where the MLproject itself is broken, its own problems say enough.
@@ -529,11 +597,10 @@ class _Reader:
         else:
             self._missing(message, suggestion)
 
-    def _macro_command(self, program: str | None, read: Read, resources: Resources, env: Mapping[str, str]) -> MacroCommand | None:
+    def _macro_command(self, program: str | None) -> MacroCommand | None:
         if "command" not in self._top:
             return MacroCommand(program=program) if program else None
-        params_file = PARAMS_FILE_IN_CONTAINER if resources.image else PARAMS_FILE
-        return read_command(self._source, self._top.entries["command"], program, env, read.nested, params_file)
+        return read_command(self._source, self._top.entries["command"], program)
 
     def _check_program(self, program: str, words: tuple[str, ...], folder: Path) -> None:
         """A program that is a file of the project must be there; after `-m` it is a module, and elsewhere it is not ours to know."""
@@ -545,4 +612,10 @@ class _Reader:
         elif runs and path.suffix and not (folder / path).is_file():
             parent = (folder / path).parent
             files = [str(PurePosixPath(path.parent) / one.name) for one in parent.iterdir() if one.is_file()] if parent.is_dir() else []
-            self._top.add("program", f"there is no file '{program}' in the project folder", suggestion=did_you_mean(program, files))
+            suggestion = did_you_mean(program, files) or self._code_above(program, folder)
+            self._top.add("program", f"there is no file '{program}' in the project folder", suggestion=suggestion)
+
+    def _code_above(self, program: str, folder: Path) -> str:
+        """Which `code` a program needs that is named from a folder above: W&B's agent looks for it where it is started, wherever the file lies."""
+        above = next((parent for parent in list(folder.resolve().parents)[:LEVELS_ABOVE] if (parent / program).is_file()), None)
+        return f"add 'code: {os.path.relpath(above, (self._base or folder).resolve())}'" if above is not None else ""

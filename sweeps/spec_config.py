@@ -7,7 +7,8 @@ import msgspec
 from msgspec import Struct
 
 from sweeps.command import Command
-from sweeps.space import Parameter, Space
+from sweeps.distributions import Parameter
+from sweeps.space import Space
 from tracking.records import Collect, Environment, Launch, Resources, Retry
 
 Method = Literal["grid", "random", "bayes"]
@@ -113,6 +114,7 @@ class SweepConfig(Struct, frozen=True, omit_defaults=True, kw_only=True):
             metric_keys=(self.metric.name,) if self.metric else (),
             trial_time_s=self.limits.trial_time_s,
             compat=self.compat,
+            nested=self.command.nested,
         )
 
     def to_builtins(self) -> dict[str, Any]:

@@ -70,27 +70,30 @@ class Section:
     def add(self, key: str, message: str, *, suggestion: str = "") -> None:
         """Note a problem with the value of a key, or with the key if it has no value."""
         item = self.entries.get(key)
-        where = item if item is not None and item.value is not None else self.place(key)
+        # What has lines of its own below its key is shown by the key: the first of them is not to blame.
+        is_block = item is not None and item.text is None and item.place.line != self.place(key).line
+        where = item if item is not None and item.value is not None and not is_block else self.place(key)
         self._source.add(where, message, suggestion=suggestion, path=item.path if item else key)
 
-    def text(self, key: str) -> str | None:
-        """A text that is not empty. A number or a word such as `on` counts as written."""
+    def text(self, key: str, *, may_be_empty: bool = False) -> str | None:
+        """A text that is not empty, or one that is as good as not there. A number or a word such as `on` counts as written."""
         item = self._scalar(key)
         if item is None:
             return None
         text = (item.text or "").strip() if not item.is_quoted else (item.text or "")
         if not text.strip():
-            self.add(key, f"{self._named(key)} is empty")
+            if not may_be_empty:
+                self.add(key, f"{self._named(key)} is empty")
             return None
         return text
 
-    def choice(self, key: str, options: Collection[str], refused: Collection[str] = ()) -> str | None:
-        """One of a few words."""
+    def choice(self, key: str, options: Collection[str], refused: Collection[str] = (), *, instead: str = "") -> str | None:
+        """One of a few words; `refused` are those that another version understands, and `instead` what to do without them."""
         text = self.text(key)
         if text is None or text in options:
             return text
         if text in refused:
-            self.add(key, f"{self._named(key)} {text!r} is not served by this version", suggestion=f"use {_either(options)}")
+            self.add(key, f"{self._named(key)} {text!r} is not served by this version", suggestion=instead or f"use {_either(options)}")
         else:
             suggestion = did_you_mean(text, options) or f"use {_either(options)}"
             self.add(key, f"{self._named(key)} can't be {text!r}", suggestion=suggestion)

@@ -1,11 +1,11 @@
-"""`parameters:` of a sweep file: W&B's distributions, given or inferred, plain or nested, to the classes of `sweeps.space`."""
+"""`parameters:` of a sweep file: W&B's distributions, given or inferred, plain or nested, to the classes of `sweeps.distributions`."""
 
 import math
 import typing
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from sweeps.space import Categorical, CategoricalWithProbabilities, Constant, IntUniform, Parameter
+from sweeps.distributions import Categorical, CategoricalWithProbabilities, Constant, IntUniform, Parameter
 from sweeps.spec_source import NOWHERE, Item, Place, Source, did_you_mean, kind_of
 
 DISTRIBUTIONS: Final[Mapping[str, Any]] = {str(kind.__struct_config__.tag): kind for kind in typing.get_args(Parameter)}
@@ -21,7 +21,10 @@ DEFAULTS: Final[Mapping[str, float]] = {
 }
 """The keys that may be left out, and W&B's defaults for them."""
 
-REFUSED_KEYS: Final[Mapping[str, str]] = {"when": "", "zip": ""}
+REFUSED_KEYS: Final[Mapping[str, str]] = {
+    "when": "leave it out: the script may pass over a parameter that it does not need",
+    "zip": "give one parameter whose 'values' are mappings, as in [{depth: 18, width: 64}]",
+}
 
 _VALUE_KEYS: Final = tuple(dict.fromkeys(key for keys in KEYS.values() for key in keys))
 _KNOWN: Final = ("distribution", *_VALUE_KEYS, "parameters")

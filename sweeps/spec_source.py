@@ -79,10 +79,14 @@ class Source(Struct):
     filename: str
     lines: list[str] = []
     problems: list[Problem] = []
+    _noted: set[tuple[Place, str]] = set()
 
     def add(self, where: Item | Place, message: str, *, suggestion: str = "", path: str = "") -> None:
-        """Note a problem and carry on."""
+        """Note a problem and carry on. What stands behind an anchor is read wherever it is used, and told once."""
         place = where.place if isinstance(where, Item) else where
+        if place.line and (place, message) in self._noted:
+            return
+        self._noted.add((place, message))
         path = path or (where.path if isinstance(where, Item) else "")
         line = self.lines[place.line - 1] if 0 < place.line <= len(self.lines) else ""
         self.problems.append(Problem(message, self.filename, *place, source=line, suggestion=suggestion, path=path))
@@ -139,36 +143,42 @@ def read_text(path: Path) -> str:
 
 def read_yaml(text: str, source: Source) -> Item | None:
     """The tree of a YAML text, or None with the reason among the source's problems."""
-    text = text.removeprefix("\ufeff")
-    source.lines = text.splitlines()
-    if len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
+    if len(text) > MAX_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
         source.add(NOWHERE, "the file is over 1 MB", suggestion="a sweep file is a page of text; is this another file?")
         return None
+    text = text.removeprefix("\ufeff")
+    source.lines = text.splitlines()
     if bad := re.search(_NOT_YAML, text):
         before = f"{text[: bad.start()]}.".splitlines()
         source.add(Place(len(before), len(before[-1])), f"the character U+{ord(bad[0]):04X} can't stand in a YAML file")
         return None
     node = _compose(text, source)
-    try:
-        return None if node is None else _Expander(source).expand(node, "", 0)
-    except _TooManyValues:
-        source.add(NOWHERE, f"over {MAX_VALUES} values once aliases are expanded")
+    if node is not None and (crowded := _too_many(node)) is not None:
+        source.add(crowded, f"over {MAX_VALUES} values once aliases are expanded")
         return None
+    return None if node is None else _Expander(source).expand(node, "", 0)
 
 
 def _compose(text: str, source: Source) -> Any:
     """PyYAML's nodes of a text, or None with the reason noted."""
     import yaml  # noqa: PLC0415 -- 35 ms that the command line does not owe for `--help`
 
+    events: list[Any] = []
     try:
         # The composer recurses in C: without this look at the nesting first, a file of brackets ends the process.
-        if (deep := _too_deep(text)) is not None:
+        if (deep := _too_deep(text, events)) is not None:
             source.add(deep, f"nested over {MAX_DEPTH} levels")
             return None
         node = yaml.compose(text, Loader=_loader())
     except yaml.MarkedYAMLError as error:
         place = _marked(error.problem_mark or error.context_mark)
+        begin = max((mark for mark in (_marked(error.context_mark), _begin_of_open(source, events, place)) if mark != place), default=NOWHERE)
         context = f" ({error.context})" if error.context else ""
+        if begin.line and place.line > len(source.lines):
+            # What is not closed ends with the file: where it began says more.
+            place = begin
+        elif begin.line and begin != place and context:
+            context = f" ({error.context} that begins at {begin.line}:{begin.column})"
         _add_syntax_error(source, place, error.problem or "it ends too early", context)
         return None
     if node is None:
@@ -187,18 +197,32 @@ def from_python(value: Any, path: str = "") -> Item:
     return Item(value, path=path, text="" if value is None else str(value), is_quoted=isinstance(value, str))
 
 
-def _too_deep(text: str) -> Place | None:
+def _too_deep(text: str, seen: list[Any]) -> Place | None:
+    """Where it is nested too deep; `seen` holds the lists and mappings that are open, and the last scalar in quotes, as far as it can be read."""
     import yaml  # noqa: PLC0415 -- as above
 
-    depth = 0
     for event in yaml.parse(text, Loader=_loader()):
+        if seen and seen[-1].__class__ is yaml.ScalarEvent:
+            seen.pop()
         if isinstance(event, (yaml.SequenceStartEvent, yaml.MappingStartEvent)):
-            depth += 1
-            if depth > MAX_DEPTH:
+            if len(seen) == MAX_DEPTH:
                 return _marked(event.start_mark)
+            seen.append(event)
         elif isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent)):
-            depth -= 1
+            seen.pop()
+        elif isinstance(event, yaml.ScalarEvent) and event.style in {"'", '"'}:
+            seen.append(event)
     return None
+
+
+def _begin_of_open(source: Source, seen: list[Any], place: Place) -> Place:
+    """Where the innermost bracket stands that is open, or a quote that ends lines below, right where something is wrong."""
+    for event in reversed(seen):
+        begin, end = event.start_mark, event.end_mark
+        # A pair within a list is a mapping without a bracket.
+        if source.lines[begin.line][begin.column] in "[{" or (begin.line < end.line == place.line - 1 and event.__class__.__name__ == "ScalarEvent"):
+            return _marked(begin)
+    return NOWHERE
 
 
 @functools.cache
@@ -229,11 +253,34 @@ def _add_syntax_error(source: Source, place: Place, problem: str, context: str) 
     elif "another document" in problem:
         source.add(place, "a second YAML document begins here; one file is one document")
     else:
-        source.add(place, f"not valid YAML: {problem}{context}")
+        # The slip behind it stands above: a line without colon goes on to the next one.
+        above = next((number for number in range(place.line - 1, 0, -1) if source.lines[number - 1].partition("#")[0].strip()), 0)
+        is_bare = "mapping values" in problem and above > 0 and ":" not in source.lines[above - 1]
+        source.add(place, f"not valid YAML: {problem}{context}", suggestion=f"line {above} has no ':'" if is_bare else "")
 
 
-class _TooManyValues(Exception):
-    """Ends the expansion."""
+def _too_many(root: Any) -> Place | None:
+    """Where a file is that holds too many values once its aliases are expanded: the key of the whole file that is one too many."""
+    sizes: dict[int, int] = {}
+
+    def size(node: Any) -> int:
+        # An alias stands behind its anchor, whose size is known by then: this goes as deep as the text is nested.
+        if id(node) not in sizes:
+            sizes[id(node)] = 1  # what contains itself is told when it is expanded
+            inner = sum(map(size, node.value)) if node.id == "sequence" else sum(map(size_of_entry, node.value)) if node.id == "mapping" else 0
+            sizes[id(node)] = min(1 + inner, MAX_VALUES + 1)
+        return sizes[id(node)]
+
+    def size_of_entry(entry: tuple[Any, Any]) -> int:
+        size(entry[0])  # keys are not expanded, but may hold anchors
+        return size(entry[1])
+
+    total = 1
+    for entry in root.value if root.id == "mapping" else [(root, root)]:
+        total += size_of_entry(entry)
+        if total > MAX_VALUES:
+            return _marked(entry[0].start_mark)
+    return None
 
 
 class _Expander:
@@ -241,13 +288,9 @@ class _Expander:
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._n_values = 0
         self._open: set[int] = set()
 
     def expand(self, node: Any, path: str, depth: int) -> Item:
-        self._n_values += 1
-        if self._n_values > MAX_VALUES:
-            raise _TooManyValues
         place = self._place(node)
         if id(node) in self._open or depth > MAX_DEPTH:
             self._source.add(place, "an alias that contains itself" if id(node) in self._open else f"nested over {MAX_DEPTH} levels", path=path)

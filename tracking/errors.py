@@ -13,7 +13,7 @@
     │   ├── Contradiction           the write contradicts what stands in the record
     │   ├── Unauthenticated         the token is unknown or has died with its attempt
     │   ├── NotLeader               another scheduler leads now (tracking.store.leader)
-    │   ├── DatabaseAway            Postgres can't be reached
+    │   ├── DatabaseAway            Postgres can't be reached, or does not let our role
     │   └── SchemaOutdated          the database needs `sweep db upgrade`
     ├── EmbeddedError               the embedded Postgres can't start
     ├── EndpointNotFound            this part of MLflow's protocol is not served (tracking.mlflow_api.errors)
@@ -140,7 +140,7 @@ class Contradiction(RecordError):
 
 
 class DatabaseAway(RecordError):
-    """Postgres can't be reached just now; the same call may succeed later."""
+    """Postgres can't be reached just now, or does not let our role do this; the same call may succeed later."""
 
     exit_status = 4
     http_status = 503

@@ -40,11 +40,13 @@ class Collect(Struct, frozen=True, omit_defaults=True):
         stdout: whether lines are read at all.
         pattern: a regular expression with groups `key` and `value`, or None for the built-in `key=value` reader.
         keys: which keys are kept; empty means those named in the sweep's `metric`.
+        patterns: a regular expression of its own for each metric, whose one group is the value; in place of the two above.
     """
 
     stdout: bool = True
     pattern: str | None = None
     keys: tuple[str, ...] = ()
+    patterns: dict[str, str] = {}
 
 
 class Retry(Struct, frozen=True, omit_defaults=True, rename={"n_max": "max"}):
@@ -73,6 +75,7 @@ class Launch(Struct, frozen=True, omit_defaults=True):
         trial_time_s: time-out of one attempt, counted from the start of its process; None for none.
         stop_grace_s: between the polite and the final stop.
         compat: whose client our stand-in takes the place of, on the trial's path; None for nobody's.
+        nested: of parameters that the sweep file nests, the keys that lead to each.
     """
 
     code_digest: str | None = None
@@ -85,6 +88,7 @@ class Launch(Struct, frozen=True, omit_defaults=True):
     trial_time_s: float | None = None
     stop_grace_s: float = 30.0
     compat: Literal["wandb"] | None = None
+    nested: dict[str, tuple[str, ...]] = {}
 
 
 class ClaimedRun(Struct, frozen=True):
@@ -261,6 +265,7 @@ class Sweep(Struct, frozen=True):
     ended_at: datetime | None = None
     cause: str | None = None
     detail: str | None = None
+    revision: int = 0
 
 
 class SweepCounts(Struct, frozen=True):

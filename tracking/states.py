@@ -90,6 +90,7 @@ class SweepEvent(StrEnum):
     FAIL = "fail"
     CANCEL = "cancel"
     EXTEND = "extend"
+    RETRY = "retry"
 
 
 class TrialEvent(StrEnum):
@@ -134,6 +135,8 @@ SWEEP_MOVES: Final[Mapping[SweepEvent, Move]] = {
     SweepEvent.FAIL: _move({_S.ACTIVE, _S.PAUSED, _S.STOPPING}, _S.FAILED),
     SweepEvent.CANCEL: _move({_S.ACTIVE, _S.PAUSED, _S.STOPPING}, _S.CANCELLED),
     SweepEvent.EXTEND: _move({_S.FINISHED}, _S.ACTIVE),
+    # By hand, for trials that failed: they are open again.
+    SweepEvent.RETRY: _move({_S.FINISHED, _S.FAILED}, _S.ACTIVE),
 }
 
 TRIAL_MOVES: Final[Mapping[TrialEvent, Move]] = {

@@ -232,6 +232,8 @@ sweeps = Table(
     # Set when `register:` has been carried out (or refused, with the reason), once.
     _time("registered_at"),
     Column("register_detail", Text),
+    # Counts what was changed by hand since: a search built on an earlier one is out of date.
+    Column("revision", Integer, nullable=False, server_default="0"),
     _one_of("state", SweepState),
     _one_of("metric_goal", ("minimize", "maximize")),
     _one_of("metric_from", ("last", "best")),

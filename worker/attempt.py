@@ -21,6 +21,7 @@ from worker.errors import RECORD_AWAY, EngineAway, WorkerError
 from worker.folders import lack_of_room
 from worker.output import Output
 from worker.runtimes.base import AttemptSpec, ExitReport, Handle, Runtime, StopReason, outcome_of
+from worker.surroundings import expand
 
 if TYPE_CHECKING:
     from worker.supervisor import Supervisor
@@ -285,13 +286,14 @@ class Work:
         supervisor = self._supervisor
         folder, start = supervisor.surroundings.prepare_code(claimed, self._called_off)
         env_bin = supervisor.surroundings.prepare_environment(folder, claimed.launch, self._called_off)
+        env = supervisor.surroundings.variables(claimed, token, folder, env_bin)
         return AttemptSpec(
             run_id=self.run_id,
             attempt=claimed.attempt,
             worker_id=supervisor.worker_id,
             host_incarnation=supervisor.host_incarnation,
-            argv=claimed.argv,
-            env=supervisor.surroundings.variables(claimed, token, folder, env_bin),
+            argv=expand(claimed.argv, env),
+            env=env,
             cwd=start,
             folder=folder,
             resources=claimed.launch.resources,

@@ -232,6 +232,31 @@ class _PatternReader:
         return found
 
 
+class _PatternsReader:
+    """A regular expression for each metric, as SageMaker's metric definitions have it."""
+
+    def __init__(self, patterns: dict[str, str]) -> None:
+        self._readers = [_PatternReader(_compile_pattern(pattern), frozenset({name})) for name, pattern in patterns.items()]
+        self._until = math.inf
+
+    def begin(self) -> None:
+        """Give all of them together new time."""
+        self._until = time.thread_time() + PATTERN_FEED_S
+
+    def read(self, text: str) -> list[Found]:
+        """What a line holds, by all patterns.
+
+        Raises:
+            TimeoutError: they took too long.
+        """
+        found = []
+        for reader in self._readers:
+            if time.thread_time() > self._until:
+                raise TimeoutError
+            found += reader.read(text)
+        return found
+
+
 def _sources(pattern: "regex.Pattern[str]", keys: frozenset[str]) -> list[tuple[int | str, int]]:
     """Where a match has its metrics: the group of the key, or the key itself, and the group of the value.
 
@@ -254,16 +279,21 @@ def _sources(pattern: "regex.Pattern[str]", keys: frozenset[str]) -> list[tuple[
     raise BadPattern(f"The pattern {pattern.pattern!r} lacks the groups (?P<key>...) and (?P<value>...).")
 
 
-def _compile(collect: Collect, keys: frozenset[str]) -> _FieldReader | _PatternReader | None:
+def _compile(collect: Collect, keys: frozenset[str]) -> _FieldReader | _PatternReader | _PatternsReader | None:
     if not collect.stdout:
         return None
+    if collect.patterns:
+        return _PatternsReader(collect.patterns)
     if collect.pattern is None:
         return _FieldReader(keys) if keys else None
+    return _PatternReader(_compile_pattern(collect.pattern), keys)
+
+
+def _compile_pattern(pattern: str) -> "regex.Pattern[str]":
     try:
-        pattern = regex.compile(re.sub(r"\\(?:key|value|step)\b|\\.", lambda word: _PATTERN_WORDS.get(word[0], word[0]), collect.pattern, flags=re.DOTALL))
+        return regex.compile(re.sub(r"\\(?:key|value|step)\b|\\.", lambda word: _PATTERN_WORDS.get(word[0], word[0]), pattern, flags=re.DOTALL))
     except regex.error as error:
-        raise BadPattern(f"The pattern {collect.pattern!r} is no regular expression: {error}.") from error
-    return _PatternReader(pattern, keys)
+        raise BadPattern(f"The pattern {pattern!r} is no regular expression: {error}.") from error
 
 
 def _named_step(text: str) -> int | None:

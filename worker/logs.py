@@ -16,6 +16,10 @@ from worker.runtimes.base import STDERR, STDOUT
 CHUNK_BYTES: Final = 64 * 1024
 TAIL_BYTES: Final = 64 * 1024
 _POLL_BYTES: Final = 1024 * 1024
+_TRACEBACK: Final = "Traceback (most recent call last):"
+_MESSAGE_LINES: Final = 12
+_NO_ERRORS: Final = ("wandb (stand-in): ", "sweep_client: ")
+"""What our own modules tell a script's user in between."""
 """How much of one stream is taken at a time, so that a flood in one attempt does not starve the others."""
 
 
@@ -119,8 +123,15 @@ def _cut_line(head_bytes: int) -> bytes:
 
 
 def last_error_line(folder: Path, limit: int = 300) -> str:
-    """The last line of an attempt's error output that says something: of a Python traceback, the error itself."""
+    """The line of an attempt's error output that says best why it ended: a last traceback's error, or else the last line."""
     size = (folder / STDERR).stat().st_size if (folder / STDERR).exists() else 0
     text = read_from(folder / STDERR, max(size - 8192, 0), 8192).decode("utf-8", "replace")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:limit] if lines else ""
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith(_NO_ERRORS)]
+    found = lines[-1] if lines else ""
+    for place, line in enumerate(lines):
+        if line.strip() == _TRACEBACK:
+            after = lines[place + 1 :]
+            of_error = next((row for row, inner in enumerate(after) if not inner[0].isspace()), None)
+            # Its message may have more lines, such as advice for debugging. Far from the end it was caught, and something else came later.
+            found = after[of_error] if of_error is not None and len(after) - of_error <= _MESSAGE_LINES else lines[-1]
+    return found.strip()[:limit]

@@ -1,18 +1,20 @@
-"""What an attempt finds around it: its folder with the code, its Python environment, its variables."""
+"""What an attempt finds around it: its folder with the code, its parameters, its Python environment, its variables."""
 
 import http.client
 import json
 import os
+import re
 import shutil
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import tracking.client
+from tracking.nesting import nest
 from tracking.records import ClaimedRun, Launch
 from tracking.settings import Settings
 from worker.environments.uv import UvEnvironments
@@ -25,8 +27,19 @@ from worker.runtimes.process import trial_environment
 CLIENT_FOLDER: Final = Path(tracking.client.__file__).parent
 """Holds `sweep_client.py`, put on the path of every Python trial."""
 PARAMS_FILE: Final = "params.json"
-_IN_CONTAINER_CLIENT: Final = "/opt/sweep/client"
-_IN_CONTAINER_PARAMS: Final = "/opt/sweep/params.json"
+"""Holds the parameters by their names in the record."""
+ARGS_FILE: Final = "args.json"
+"""Holds them as the command's arguments have them: nested as in the sweep file."""
+WANDB_FILE: Final = "wandb.yaml"
+"""Holds them as W&B's agent writes them for its client."""
+_FILES: Final = (PARAMS_FILE, ARGS_FILE, WANDB_FILE)
+_IN_CONTAINER: Final = "/opt/sweep"
+_IN_CONTAINER_CLIENT: Final = f"{_IN_CONTAINER}/client"
+# W&B's own asks for capitals only; any other name would be left as it stands there.
+_ENVVAR: Final = re.compile(r"\$\{envvar:([A-Za-z0-9_]*)\}")
+# What YAML 1.1 reads otherwise than JSON: of strings some characters, and floats with an exponent and no point, which it takes for text.
+_STRING_OR_FLOAT: Final = re.compile(r'"(?:[^"\\]|\\.)*"|(?<![\d.])(?P<whole>-?\d+)(?=e[-+])')
+_NOT_IN_BOTH: Final = re.compile("[^\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 _FETCH_S: Final = 60
 _PIECE_BYTES: Final = 1 << 18
 
@@ -54,7 +67,9 @@ class Surroundings:
         """
         launch = claimed.launch
         folder, start = self.folders.prepare(claimed.run_id, claimed.attempt, digest=launch.code_digest, subfolder=launch.subfolder, called_off=called_off)
-        (folder / PARAMS_FILE).write_text(json.dumps(claimed.params), encoding="utf-8")
+        as_given = nest(claimed.params, launch.nested)
+        for name, text in zip(_FILES, (json.dumps(claimed.params), json.dumps(as_given), wandb_config(as_given)), strict=True):
+            (folder / name).write_text(text, encoding="utf-8")
         return folder, start
 
     def prepare_environment(self, folder: Path, launch: Launch, called_off: threading.Event | None = None) -> Path | None:
@@ -76,9 +91,9 @@ class Surroundings:
     def variables(self, claimed: ClaimedRun, token: str, folder: Path, env_bin: Path | None) -> dict[str, str]:
         """The whole environment of a process run, or what is added to an image's own."""
         in_container = claimed.launch.resources.image is not None
-        params_file = _IN_CONTAINER_PARAMS if in_container else str(folder / PARAMS_FILE)
+        files = _IN_CONTAINER if in_container else str(folder)
         client = _IN_CONTAINER_CLIENT if in_container else str(CLIENT_FOLDER)
-        additions = trial_variables(claimed, token=token, server=self._server, params_file=params_file, client_folder=client)
+        additions = trial_variables(claimed, token=token, server=self._server, files_folder=files, client_folder=client)
         if in_container:
             return {**additions, "PYTHONUNBUFFERED": "1"}
         return trial_environment(os.environ, additions, env_bin)
@@ -87,7 +102,7 @@ class Surroundings:
         """What a container may read besides its working folder."""
         if claimed.launch.resources.image is None:
             return ()
-        return Mount(self._client, _IN_CONTAINER_CLIENT), Mount(folder / PARAMS_FILE, _IN_CONTAINER_PARAMS)
+        return Mount(self._client, _IN_CONTAINER_CLIENT), *(Mount(folder / name, f"{_IN_CONTAINER}/{name}") for name in _FILES)
 
     def _fetch(self, digest: str, target: Path, called_off: threading.Event) -> None:
         """Bring a snapshot from the server, however often it takes: a server that is restarted is nobody's fault."""
@@ -128,7 +143,22 @@ class Surroundings:
             raise SnapshotAway(f"Snapshot {digest[:12]} could not be fetched from {self._server}: {error}") from error
 
 
-def trial_variables(claimed: ClaimedRun, *, token: str, server: str, params_file: str, client_folder: str) -> dict[str, str]:
+def expand(argv: Sequence[str], env: Mapping[str, str]) -> tuple[str, ...]:
+    """The command with `${envvar:NAME}` in place, also within a longer word; a variable that is not set leaves its bare name, as with W&B's agent."""
+    return tuple(_ENVVAR.sub(lambda match: env.get(match[1], match[1]), word) for word in argv)
+
+
+def wandb_config(params: Mapping[str, Any]) -> str:
+    """The file that W&B's agent writes for its client: YAML, which here is JSON too, for readers without a YAML library."""
+    text = json.dumps({"wandb_version": 1, **{name: {"value": value} for name, value in params.items()}}, ensure_ascii=False)
+    return _STRING_OR_FLOAT.sub(_in_both, text)
+
+
+def _in_both(match: re.Match[str]) -> str:
+    return f"{match['whole']}.0" if match["whole"] else _NOT_IN_BOTH.sub(lambda bad: f"\\u{ord(bad[0]):04x}", match[0])
+
+
+def trial_variables(claimed: ClaimedRun, *, token: str, server: str, files_folder: str, client_folder: str) -> dict[str, str]:
     """What the environment tells a trial about itself (docs/trial-environment.md)."""
     params = json.dumps(claimed.params)
     own_path = claimed.launch.env.get("PYTHONPATH", "")
@@ -141,7 +171,8 @@ def trial_variables(claimed: ClaimedRun, *, token: str, server: str, params_file
         "SWEEP_SEED": str(claimed.seed),
         # The kernel bounds one variable at 128 KiB; the file has no such bound.
         "SWEEP_PARAMS": params if len(params) < 32_000 else "",
-        "SWEEP_PARAMS_FILE": params_file,
+        "SWEEP_PARAMS_FILE": f"{files_folder}/{PARAMS_FILE}",
+        "SWEEP_ARGS_FILE": f"{files_folder}/{ARGS_FILE}",
         "SWEEP_TRACKING_URI": server,
         "SWEEP_RUN_TOKEN": token,
         "MLFLOW_TRACKING_URI": server,
@@ -150,6 +181,7 @@ def trial_variables(claimed: ClaimedRun, *, token: str, server: str, params_file
         "MLFLOW_EXPERIMENT_ID": claimed.experiment_id,
         "WANDB_SWEEP_ID": claimed.sweep_id or "",
         "WANDB_RUN_ID": claimed.run_id,
+        "WANDB_SWEEP_PARAM_PATH": f"{files_folder}/{WANDB_FILE}",
     }
     if claimed.gpu_ids:
         variables["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, claimed.gpu_ids))

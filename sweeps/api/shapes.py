@@ -48,6 +48,18 @@ class SubmitBody(TypedDict):
     user_name: str
 
 
+class ExtendBody(TypedDict):
+    """How many trials a sweep is to have in all, those that it has included."""
+
+    trials_max: int
+
+
+class RetryBody(TypedDict):
+    """Numbers of trials to run again; null for all that failed."""
+
+    trials: list[int] | None
+
+
 class Counts(TypedDict):
     """Trials by state; `queued`, `placed` and `running` split the open ones by where their run is."""
 
@@ -132,6 +144,14 @@ class SweepAnswer(SweepSummary):
     running: list[RunningTrial]
     models: list["VersionEntry"]
     urls: Urls
+
+
+class RetryAnswer(TypedDict):
+    """The numbers of the trials that run again, none where none had failed; and their sweep."""
+
+    schema: int
+    trials: list[int]
+    sweep: SweepAnswer
 
 
 class SweepList(TypedDict):
@@ -416,3 +436,37 @@ class ServerAnswer(TypedDict):
     snapshot_max_bytes: int
     flower_url: str
     is_local: bool
+
+
+class AskedResources(TypedDict):
+    """What one run asks for; what is left out is as in the sweep file."""
+
+    cpus: NotRequired[float]
+    memory_bytes: NotRequired[int | None]
+    gpus: NotRequired[int]
+    image: NotRequired[str | None]
+
+
+class PlacementBody(TypedDict):
+    """What a sweep would ask of workers, were it submitted."""
+
+    queue: str
+    resources: AskedResources
+    parallel: int | None
+
+
+class PlacementEntry(TypedDict):
+    """A worker that has room now, and for how many such trials."""
+
+    name: str
+    trials: int
+
+
+class PlacementAnswer(TypedDict):
+    """Which workers could run a trial of it now, and how many at once in all; if there are none, why."""
+
+    schema: int
+    workers: list[PlacementEntry]
+    trials: int
+    reasons: list[str]
+    waits: list[WaitEntry]

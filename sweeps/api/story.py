@@ -27,7 +27,7 @@ def tell_run(events: Iterable[Event], attempts: Iterable[Attempt], stays: Iterab
         stays: what became of their workers meanwhile.
         names: of workers, by id.
     """
-    found = [sentence for event in events if (sentence := _of_event(event, names))]
+    found = [_of_event(event, names) for event in events]
     for each in attempts:
         if each.started_at is not None:
             # Of a short one the start is reckoned back from its end, by the worker's clock.
@@ -46,16 +46,24 @@ def tell_sweep(events: Iterable[Event], names: Mapping[str, str]) -> list[Senten
     found = []
     for event in events:
         sentence = _of_event(event, names)
-        if sentence is not None:
-            trial = f"Trial {event.trial_number}: " if event.subject not in {"sweep", "trial"} else ""
-            found.append(Sentence(sentence.at, trial + sentence.text))
+        trial = f"Trial {event.trial_number}: " if event.subject not in {"sweep", "trial"} else ""
+        found.append(Sentence(sentence.at, trial + sentence.text))
     return found
 
 
-def _of_event(event: Event, names: Mapping[str, str]) -> Sentence | None:
-    tell = _TOLD.get((event.subject, event.event))
-    text = tell(event, _name(event.worker_id, names)) if tell is not None else f"{event.subject.capitalize()}: {event.event}{_because(event)}."
-    return Sentence(event.at, text) if text else None
+def _of_event(event: Event, names: Mapping[str, str]) -> Sentence:
+    key = (event.subject, event.event)
+    if tell := _TOLD_ALONE.get(key):
+        return Sentence(event.at, tell(event))
+    text = _TOLD.get(key, "{subject}: {event}{because}.").format(
+        subject=event.subject.capitalize(),
+        event=event.event,
+        trial=event.trial_number,
+        attempt=event.attempt,
+        worker=_name(event.worker_id, names),
+        because=_because(event),
+    )
+    return Sentence(event.at, text)
 
 
 def _name(worker_id: str | None, names: Mapping[str, str]) -> str:
@@ -81,38 +89,37 @@ def _submitted(event: Event) -> str:
     return f"Submitted by {event.detail}." if event.detail else "Submitted."
 
 
-_Tell = Callable[[Event, str], str]
-_TOLD: Final[Mapping[tuple[str, str], _Tell]] = {
-    ("sweep", "submit"): lambda e, _: _submitted(e),
-    ("sweep", "pause"): lambda e, _: f"Paused{_because(e)}.",
-    ("sweep", "resume"): lambda e, _: f"Resumed{_because(e)}.",
-    ("sweep", "stop"): lambda e, _: f"Stopping{_because(e)}.",
-    ("sweep", "finish"): lambda e, _: f"Finished{_because(e)}.",
-    ("sweep", "fail"): lambda e, _: f"Failed{_because(e)}.",
-    ("sweep", "cancel"): lambda e, _: f"Cancelled{_because(e)}.",
-    ("sweep", "extend"): lambda e, _: f"Extended{_because(e)}.",
-    ("run", "queue"): lambda e, _: f"Trial {e.trial_number} was proposed, and its run waits for a worker.",
-    ("run", "place"): lambda _, w: f"Placed on {w}.",
-    ("run", "unplace"): lambda e, w: f"Taken back from {w}{_because(e)}.",
-    ("run", "claim"): lambda e, w: f"{w} claimed it: attempt {e.attempt} began.",
-    ("run", "requeue"): lambda e, _: _requeued(e),
-    ("run", "finish"): lambda e, _: f"The run finished{_because(e)}.",
-    ("run", "fail"): lambda e, _: f"The run failed for good{_because(e)}.",
-    ("run", "reject"): lambda e, _: f"The run failed without having run{_because(e)}.",
-    ("run", "prune"): lambda e, _: f"The run was pruned{_because(e)}.",
-    ("run", "cancel"): lambda e, _: f"The run was cancelled{_because(e)}.",
-    ("run", "drop"): lambda e, _: f"The run was cancelled before it began{_because(e)}.",
-    ("run", "cancel_requested"): lambda e, _: f"Attempt {e.attempt} was asked to stop{_because(e)}.",
-    ("run", "prune_requested"): lambda e, _: f"Attempt {e.attempt} was asked to stop early{_because(e)}.",
-    ("attempt", "succeed"): lambda e, w: f"Attempt {e.attempt} succeeded on {w}.",
-    ("attempt", "fail"): lambda e, w: f"Attempt {e.attempt} failed on {w}{_because(e)}.",
-    ("attempt", "stop"): lambda e, w: f"Attempt {e.attempt} was stopped on {w}{_because(e)}.",
-    ("attempt", "lose"): lambda e, w: f"Attempt {e.attempt} was lost with {w}{_because(e)}.",
-    ("trial", "finish"): lambda e, _: f"Trial {e.trial_number} ended as finished, and the search was told.",
-    ("trial", "fail"): lambda e, _: f"Trial {e.trial_number} ended as failed{_because(e)}; the search was told.",
-    ("trial", "prune"): lambda e, _: f"Trial {e.trial_number} ended as pruned, and the search was told.",
-    ("trial", "cancel"): lambda e, _: f"Trial {e.trial_number} ended as cancelled, and the search was told.",
-    ("trial", "retry"): lambda e, _: f"Trial {e.trial_number} was opened again by hand.",
+_TOLD_ALONE: Final[Mapping[tuple[str, str], Callable[[Event], str]]] = {("sweep", "submit"): _submitted, ("run", "requeue"): _requeued}
+_TOLD: Final[Mapping[tuple[str, str], str]] = {
+    ("sweep", "pause"): "Paused{because}.",
+    ("sweep", "resume"): "Resumed{because}.",
+    ("sweep", "stop"): "Stopping{because}.",
+    ("sweep", "finish"): "Finished{because}.",
+    ("sweep", "fail"): "Failed{because}.",
+    ("sweep", "cancel"): "Cancelled{because}.",
+    ("sweep", "extend"): "Extended{because}.",
+    ("sweep", "retry"): "Retried by hand{because}.",
+    ("run", "queue"): "Trial {trial} was proposed, and its run waits for a worker.",
+    ("run", "place"): "Placed on {worker}.",
+    ("run", "unplace"): "Taken back from {worker}{because}.",
+    ("run", "claim"): "{worker} claimed it: attempt {attempt} began.",
+    ("run", "finish"): "The run finished{because}.",
+    ("run", "fail"): "The run failed for good{because}.",
+    ("run", "reject"): "The run failed without having run{because}.",
+    ("run", "prune"): "The run was pruned{because}.",
+    ("run", "cancel"): "The run was cancelled{because}.",
+    ("run", "drop"): "The run was cancelled before it began{because}.",
+    ("run", "cancel_requested"): "Attempt {attempt} was asked to stop{because}.",
+    ("run", "prune_requested"): "Attempt {attempt} was asked to stop early{because}.",
+    ("attempt", "succeed"): "Attempt {attempt} succeeded on {worker}.",
+    ("attempt", "fail"): "Attempt {attempt} failed on {worker}{because}.",
+    ("attempt", "stop"): "Attempt {attempt} was stopped on {worker}{because}.",
+    ("attempt", "lose"): "Attempt {attempt} was lost with {worker}{because}.",
+    ("trial", "finish"): "Trial {trial} ended as finished, and the search was told.",
+    ("trial", "fail"): "Trial {trial} ended as failed{because}; the search was told.",
+    ("trial", "prune"): "Trial {trial} ended as pruned, and the search was told.",
+    ("trial", "cancel"): "Trial {trial} ended as cancelled, and the search was told.",
+    ("trial", "retry"): "Trial {trial} was opened again by hand.",
 }
 
 

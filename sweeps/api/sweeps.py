@@ -79,7 +79,7 @@ def submit_sweep(services: Use, body: Body) -> SweepAnswer:
     sweep = services.store.sweeps.submit(checked(asked))
     hit("server.submitted")
     wake(services)
-    return _answer(services, sweep)
+    return sweep_answer(services, sweep)
 
 
 def checked(asked: SubmitBody) -> NewSweep:
@@ -117,10 +117,11 @@ def list_sweeps(services: Use, state: SweepState | None = None, limit: Limit = 5
 @routes.get("/sweeps/{ref}", Right.READ, answers=SweepAnswer)
 def get_sweep(services: Use, ref: str) -> SweepAnswer:
     """One sweep: counts, best trial, running trials with their last metric, time left."""
-    return _answer(services, services.store.sweeps.get(ref))
+    return sweep_answer(services, services.store.sweeps.get(ref))
 
 
-def _answer(services: Services, sweep: Sweep) -> SweepAnswer:
+def sweep_answer(services: Services, sweep: Sweep) -> SweepAnswer:
+    """All that is told of one sweep."""
     store = services.store
     now = now_utc()
     best = store.trials.best(sweep.sweep_id)
@@ -213,4 +214,4 @@ def cancel_sweep(services: Use, ref: str) -> SweepAnswer:
 def _steer(services: Services, ref: str, move: Callable[[str], Sweep]) -> SweepAnswer:
     sweep = move(services.store.sweeps.get(ref).sweep_id)
     wake(services)
-    return _answer(services, sweep)
+    return sweep_answer(services, sweep)

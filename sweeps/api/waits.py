@@ -146,6 +146,24 @@ def why_not_placed(wish: Wish, scene: Scene) -> list[Reason]:
     return _why_not_on(able, wish, scene)
 
 
+def openings(wish: Wish, scene: Scene) -> list[tuple[WorkerView, int]]:
+    """Workers that could take a run with this wish now, each with how many at once, the roomiest first."""
+    serving = [worker for worker in scene.workers if wish.queue in worker.queues and not lacks(worker, wish.resources)]
+    counts = [(worker, _n_fitting(worker, wish.resources, scene)) for worker in serving if not (worker.silent or worker.draining or worker.cordoned)]
+    return sorted(((worker, n) for worker, n in counts if n), key=lambda opening: (-opening[1], opening[0].name))
+
+
+def _n_fitting(worker: WorkerView, asked: Resources, scene: Scene) -> int:
+    """How many such runs have room on a worker now."""
+    held = [other for other in scene.holdings if other.session_id == worker.session_id]
+    free = (
+        (worker.cpus - sum(other.resources.cpus for other in held) + _EPSILON, asked.cpus),
+        (worker.memory_bytes - sum(other.resources.memory_bytes or 0 for other in held), asked.memory_bytes or 0),
+        (worker.gpus - sum(len(other.gpu_ids) for other in held), asked.gpus),
+    )
+    return max(min(worker.slots - len(held), *(int(left // each) for left, each in free if each)), 0)
+
+
 def _why_not_on(able: Sequence[WorkerView], wish: Wish, scene: Scene) -> list[Reason]:
     others = [worker for worker in able if worker.worker_id not in wish.avoid_workers]
     if not any(_room(worker, wish.resources, scene).is_enough for worker in others or able):

@@ -20,7 +20,7 @@ def why_sweep(sweep: Sweep, counts: SweepCounts, progress: Progress, failures: M
         events: its history; of each trial's, what is out of the ordinary.
     """
     if sweep.state in FINAL_SWEEP_STATES:
-        return [Reason(_ended("The sweep", sweep.state, sweep.cause, sweep.detail)), *_failures(failures, events)]
+        return [Reason(_ended("The sweep", sweep.state, sweep.cause, sweep.detail)), *_still_running(progress, scene), *_failures(failures, events)]
     reasons = [*_course(sweep, counts, events, scene), *_running_now(progress, scene), *no_scheduler(scene)]
     if progress.n_ready and sweep.state != SweepState.PAUSED:
         reasons += why_not_placed(_wish(sweep), scene)
@@ -99,6 +99,16 @@ def _running_now(progress: Progress, scene: Scene) -> list[Reason]:
         text = f"{text}, the longest {since_text(progress.silent_since, scene.now)}; given to others from {until_text(at, scene.now)} on."
         found.append(Reason(text, "worker_back", at))
     return found
+
+
+def _still_running(progress: Progress, scene: Scene) -> list[Reason]:
+    """That trials of a sweep that has ended have yet to stop."""
+    if not progress.n_running:
+        return []
+    were, run = ("was", "runs") if progress.n_running == 1 else ("were", "run")
+    text = f"{counted(progress.n_running, 'trial')} {were} asked to stop and still {run}; "
+    text += f"what does not end by itself is killed {scene.bounds.stop_grace_s:g} s after its worker has heard of that."
+    return [Reason(text, "stop")]
 
 
 def _between(progress: Progress, scene: Scene) -> list[Reason]:

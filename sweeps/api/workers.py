@@ -6,16 +6,16 @@ from typing import Final
 
 from sweeps.api.present import iso, now_utc, when, worker_shape
 from sweeps.api.rights import Right
-from sweeps.api.routing import Routes, Services, Use, wake
-from sweeps.api.shapes import SCHEMA, ServerAnswer, StoryEntry, WaitEntry, WhyAnswer, WorkerAnswer, WorkerList
+from sweeps.api.routing import Body, Routes, Services, Use, parse_body, wake
+from sweeps.api.shapes import SCHEMA, PlacementAnswer, PlacementBody, PlacementEntry, ServerAnswer, StoryEntry, WaitEntry, WhyAnswer, WorkerAnswer, WorkerList
 from sweeps.api.story import Sentence, tell_run, tell_sweep, workers_of
 from sweeps.api.version import program_version
-from sweeps.api.waits import Bounds, Reason, Scene
+from sweeps.api.waits import Bounds, Reason, Scene, Wish, no_scheduler, openings, why_not_placed
 from sweeps.api.why import not_proposed, why_run, why_sweep
 from sweeps.wording import names_trial
 from tracking import embedded
 from tracking.errors import DatabaseAway, NotFound
-from tracking.records import Event, Run, Sweep
+from tracking.records import Event, Resources, Run, Sweep
 from tracking.settings import Settings
 
 routes = Routes("workers")
@@ -65,6 +65,27 @@ def tell_why(services: Use, ref: str) -> WhyAnswer:
     if run.kind == "sweep":
         return _why_sweep(services, services.store.sweeps.get(run.run_id))
     return _why_run(services, run)
+
+
+@routes.post("/placement", Right.WRITE, answers=PlacementAnswer, body=PlacementBody)
+def tell_placement(services: Use, body: Body) -> PlacementAnswer:
+    """Which workers could run a trial of such a sweep now, or why none can. Nothing is submitted or stored."""
+    asked = parse_body(body, PlacementBody)
+    wish, scene = Wish("", asked["queue"], Resources(**asked["resources"]), asked["parallel"]), _scene(services)
+    found = openings(wish, scene)
+    reasons = [*no_scheduler(scene), *([] if found else why_not_placed(wish, scene))]
+    at_once = sum(n for _, n in found)
+    return PlacementAnswer(
+        schema=SCHEMA,
+        workers=[PlacementEntry(name=worker.name, trials=n) for worker, n in found],
+        trials=at_once if asked["parallel"] is None else min(at_once, asked["parallel"]),
+        reasons=[reason.text for reason in reasons],
+        waits=_waits(reasons),
+    )
+
+
+def _waits(reasons: Sequence[Reason]) -> list[WaitEntry]:
+    return [WaitEntry(wait=reason.wait, text=reason.text, until=iso(reason.until)) for reason in reasons if reason.wait]
 
 
 def _sweep_or_none(services: Services, ref: str) -> Sweep | None:
@@ -135,7 +156,7 @@ def _answer(subject: str, state: str, reasons: Sequence[Reason], story: Sequence
         subject=subject,
         state=state,
         reasons=[reason.text for reason in reasons],
-        waits=[WaitEntry(wait=reason.wait, text=reason.text, until=iso(reason.until)) for reason in reasons if reason.wait],
+        waits=_waits(reasons),
         story=[StoryEntry(at=when(sentence.at), text=sentence.text) for sentence in story],
     )
 

@@ -18,6 +18,8 @@ from tracking.errors import SweepError
 EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 130
 EXIT_PIPE_CLOSED: Final = 141
+COMPLETE_VARIABLE: Final = "_SWEEP_COMPLETE"
+"""By which a shell asks for words; its script is that of `sweep completion`."""
 
 
 class Verb(NamedTuple):
@@ -30,6 +32,7 @@ class Verb(NamedTuple):
 MENU: Final[Mapping[str, Mapping[str, Verb]]] = {
     "Start": {
         "init": Verb("write:init", "Write a commented sweep.yaml."),
+        "schema": Verb("write:schema", "Print the JSON Schema of the sweep file, for editors."),
         "validate": Verb("write:validate", "Check a sweep file; no server needed."),
         "submit": Verb("write:submit", "Submit a sweep and return at once."),
         "run": Verb("write:run", "Submit a sweep and follow it to its end."),
@@ -49,11 +52,14 @@ MENU: Final[Mapping[str, Mapping[str, Verb]]] = {
         "resume": Verb("steer:resume", "Go on after a pause."),
         "stop": Verb("steer:stop", "Start no more trials; let running ones end."),
         "cancel": Verb("steer:cancel", "Stop a sweep, or one run, and what runs of it."),
+        "extend": Verb("again:extend", "Let a sweep have N more trials."),
+        "retry": Verb("again:retry", "Run a sweep's failed trials again, or one of them."),
         "wait": Verb("steer:wait", "Wait until a sweep has ended."),
     },
     "Keep": {
         "register": Verb("models:register", "Register a sweep's winner as a model version."),
         "models": Verb("models:models", "List and show registered models."),
+        "export": Verb("export:export", "Write a sweep with all its trials for other tools."),
     },
     "Cluster": {
         "up": Verb("cluster:up", "Start the cluster of this machine."),
@@ -65,6 +71,8 @@ MENU: Final[Mapping[str, Mapping[str, Verb]]] = {
         "flower": Verb("cluster:flower", "Run Flower over the cluster's Redis."),
         "db": Verb("cluster:db", "Check or upgrade the database's schema."),
         "doctor": Verb("doctor:doctor", "Check the installation; say what to do."),
+        "config": Verb("config:config", "Print the settings that count, and where each comes from."),
+        "completion": Verb("completion:completion", "Print what makes the Tab key complete `sweep`."),
         "version": Verb("cluster:version", "Print the release."),
     },
 }
@@ -159,6 +167,10 @@ def sweep(quiet: bool) -> None:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status (docs/commands.md lists them)."""
+    if instruction := os.environ.get(COMPLETE_VARIABLE):
+        from sweeps.cli.completion import answer_shell
+
+        return answer_shell(sweep, instruction)
     try:
         return _run(sys.argv[1:] if args is None else list(args))
     except BrokenPipeError:

@@ -11,6 +11,7 @@ from typing import Any, Final
 import click
 
 from sweeps.api.shapes import SCHEMA, SweepSummary, WorkerAnswer, WorkerEntry
+from sweeps.cli.completion import complete_workers
 from sweeps.cli.connection import connected
 from sweeps.cli.terminal import as_called, bytes_text, clean, confirm, json_option, print_json, print_table, say, yes_option
 from sweeps.client import Client, MissingOnServer, ServerAway, ServerError
@@ -76,7 +77,8 @@ def _print_url(url: str, *, as_json: bool) -> None:
 @click.command()
 @click.option("--cancel", "is_cancelling", is_flag=True, help="Cancel the sweeps before, and wait until nothing runs.")
 @yes_option
-def down(*, is_cancelling: bool, yes: bool) -> int:
+@json_option
+def down(*, is_cancelling: bool, yes: bool, as_json: bool) -> int:
     """Stop the cluster of this machine.
 
     Sweeps stay in the record and go on with the next `sweep up`. Trials that run go on meanwhile, without the cluster,
@@ -94,7 +96,10 @@ def down(*, is_cancelling: bool, yes: bool) -> int:
         running = _running_trials(status.url)
         if running:
             confirm(f"{counted(running, 'trial')} {_verb(running, 'runs', 'run')} here. Stop the cluster?", yes=yes)
-    if not stop_cluster(settings):
+    is_stopped = stop_cluster(settings)
+    if as_json:
+        print_json({"schema": SCHEMA, "stopped": is_stopped, "running": running})
+    if not is_stopped:
         say("Nothing was running.")
         return 0
     say("Stopped.")
@@ -293,7 +298,7 @@ def _worker_row(entry: WorkerEntry) -> tuple[object, ...]:
 
 
 @worker.command("drain")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_workers)
 @click.option("--undo", is_flag=True, help="Give it runs again.")
 @yes_option
 @json_option
@@ -324,7 +329,7 @@ def _require_worker(client: Client, ref: str) -> None:
 
 
 @worker.command("uncordon")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_workers)
 @json_option
 def uncordon_worker(name: str, *, as_json: bool) -> int:
     """Lift the cordon around a worker.
@@ -438,7 +443,8 @@ def url(*, as_json: bool) -> int:
 def upgrade() -> int:
     """Bring the database to the schema of this release.
 
-    The database of SWEEP_DATABASE_URL, or the embedded one.
+    The database of SWEEP_DATABASE_URL, or the embedded one. One that fits is given what it lacks beside its tables: the
+    time limit on our role's idle transactions, which a restored dump comes without.
     """
     from tracking.store import upgrade_schema
 

@@ -78,7 +78,11 @@ def _told(check: str, look: Callable[[], Finding]) -> Finding:
     try:
         return look()
     except SweepError as error:
-        return Finding(check, "FAIL", error.message, error.hint)
+        return _failed(check, error)
+
+
+def _failed(check: str, error: SweepError) -> Finding:
+    return Finding(check, "FAIL", error.message, error.hint or "Put that right, and run `sweep doctor` again.")
 
 
 def check_home(home: Path) -> Finding:
@@ -143,18 +147,35 @@ def check_broker(settings: Settings) -> Finding:
 
 
 def _check_database(settings: Settings) -> Iterator[Finding]:
-    if not settings.database_url:
-        yield Finding("database", "OK", f"embedded, under {settings.home}")
-        return
-    yield _told("database", lambda: check_database(settings.database_url))
+    try:
+        if settings.database_url:
+            yield from check_database(settings.database_url)
+        else:
+            yield from _check_embedded(settings.home)
+    except SweepError as error:
+        yield _failed("database", error)
 
 
-def check_database(url: str) -> Finding:
-    """Whether Postgres answers with a schema that fits."""
+def _check_embedded(home: Path) -> Iterator[Finding]:
+    from tracking import embedded
+
+    status, where = embedded.status(home), f"embedded, under {home}"
+    if status.is_running:
+        yield from check_database(status.url, f"{where}: ")
+    else:
+        yield Finding("database", "OK", f"{where}; the first command starts it")
+
+
+def check_database(url: str, where: str = "") -> Iterator[Finding]:
+    """Whether Postgres answers with a schema that fits, and ends transactions that somebody froze in."""
     from tracking.store import open_store
+    from tracking.store.schema import missing_bounds
 
-    open_store(url, pool_size=1).close()
-    return Finding("database", "OK", "answers, and its schema fits")
+    with closing(open_store(url, pool_size=1)) as store:
+        yield Finding("database", "OK", f"{where}answers, and its schema fits")
+        if statements := missing_bounds(store.database):
+            message = "sets no bound to our role's idle transactions, or none to its waits for locks: a program that freezes would hold up all others"
+            yield Finding("database's role", "WARN", message, f"`sweep db upgrade` sets them, and so does this: {'; '.join(statements)};")
 
 
 def _check_server(settings: Settings) -> Iterator[Finding]:
@@ -167,7 +188,7 @@ def _check_server(settings: Settings) -> Iterator[Finding]:
             yield from check_server(client)
             yield from check_workers(client)
     except SweepError as error:
-        yield Finding("server", "FAIL", error.message, error.hint)
+        yield _failed("server", error)
 
 
 def _local_url(settings: Settings) -> str | None:

@@ -8,12 +8,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
 
 from sweeps.api.shapes import SweepAnswer, TrialAnswer
-from sweeps.cli.picture import FINAL_STATES, counts_line, counts_text, status_lines
+from sweeps.cli.picture import FINAL_STATES, counts_line, counts_text, has_settled, status_lines, still_running_text
 from sweeps.cli.terminal import as_called, clean, is_quiet, is_tty, print_json, program, say, short
 from sweeps.client import Client, ServerAway
 
@@ -28,6 +28,9 @@ NOTE_AFTER_S: Final = 3.0
 RIDE_OUT_S: Final = 240.0
 """How long a server may be away before following gives up; clients of runs ride out as much."""
 
+_REST: Final = 4
+"""So many times as long as a look took, nobody looks."""
+_REST_MAX_S: Final = 5.0
 _SHOWN_FAILED: Final = 10
 _PASSING: Final = frozenset({"placing", "claim", "scheduler"})
 """Waits that every sweep has for a moment."""
@@ -37,6 +40,7 @@ EXIT_NO_SUCCESS: Final = 6
 EXIT_TIMED_OUT: Final = 124
 EXIT_INTERRUPTED: Final = 130
 
+_T = TypeVar("_T")
 Look = Callable[[], SweepAnswer]
 Explain = Callable[[SweepAnswer], Sequence[str]]
 
@@ -49,7 +53,20 @@ def looks(
     clock: Callable[[], float] = time.monotonic,
     tell: Callable[[str], None] = say,
 ) -> Iterator[SweepAnswer]:
-    """The sweep, again and again, until it has ended; a server that is away for a while is ridden out.
+    """The sweep, again and again, until it has ended and none of its trials runs any more."""
+    return again(look, has_settled, poll_s=poll_s, pause=pause, clock=clock, tell=tell)
+
+
+def again(
+    look: Callable[[], _T],
+    is_over: Callable[[_T], bool],
+    *,
+    poll_s: float = POLL_S,
+    pause: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+    tell: Callable[[str], None] = say,
+) -> Iterator[_T]:
+    """What `look` gives, again and again, until it is over; a server that is away for a while is ridden out.
 
     Args:
         tell: told once of each absence.
@@ -59,8 +76,9 @@ def looks(
     """
     away_since: float | None = None
     while True:
+        began, rest_s = clock(), poll_s
         try:
-            sweep = look()
+            seen = look()
         except ServerAway as error:
             if away_since is None:
                 away_since = clock()
@@ -69,10 +87,12 @@ def looks(
                 raise
         else:
             away_since = None
-            yield sweep
-            if sweep["state"] in FINAL_STATES:
+            # Where the answer itself takes long, as of ten thousand trials, the server is not kept busy with nothing else.
+            rest_s = max(poll_s, min(_REST * (clock() - began), _REST_MAX_S))
+            yield seen
+            if is_over(seen):
                 return
-        pause(poll_s)
+        pause(rest_s)
 
 
 def follow(client: Client, sweep: SweepAnswer, *, as_json: bool = False) -> SweepAnswer | None:
@@ -100,12 +120,9 @@ class _Patience:
         self._since: float | None = None
 
     def __call__(self, sweep: SweepAnswer) -> Sequence[str]:
-        if not _only_waits(sweep):
-            self._since = None
-            return []
         now = self._clock()
-        self._since = now if self._since is None else self._since
-        return self._explain(sweep, now - self._since)
+        self._since = (now if self._since is None else self._since) if _only_waits(sweep) else None
+        return self._explain(sweep, 0.0 if self._since is None else now - self._since)
 
 
 def _only_waits(sweep: SweepAnswer) -> bool:
@@ -115,7 +132,9 @@ def _only_waits(sweep: SweepAnswer) -> bool:
 
 
 def waiting_notes(client: Client, sweep: SweepAnswer, waited_s: float = math.inf) -> list[str]:
-    """Why trials wait although none runs; nothing where that is not so, or may pass any moment."""
+    """Why trials wait although none runs, or run although the sweep has ended; nothing where that is not so, or may pass any moment."""
+    if sweep["state"] in FINAL_STATES and sweep["counts"]["running"]:
+        return [still_running_text(sweep)]
     if not _only_waits(sweep):
         return []
     try:
@@ -150,7 +169,7 @@ def _follow_lines(seen: Iterator[SweepAnswer], explain: Explain, clock: Callable
     """One short line at each change of counts or of what it waits for, not more often than every few seconds."""
     shown, shown_at, sweep = "", float("-inf"), None
     for sweep in seen:
-        if clock() - shown_at < LINE_EVERY_S and sweep["state"] not in FINAL_STATES:
+        if clock() - shown_at < LINE_EVERY_S and not has_settled(sweep):
             continue
         notes = "".join(f"  {note}" for note in explain(sweep))
         if counts_text(sweep) + notes != shown:

@@ -9,10 +9,11 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from sweeps.api.shapes import BestAnswer, LogAnswer, RunAnswer, SweepAnswer, TrialAnswer
+from sweeps.api.shapes import BestAnswer, LogAnswer, RunAnswer, SweepAnswer, SweepSummary, TrialAnswer, TrialList
+from sweeps.cli.completion import complete_runs, complete_sweeps, complete_sweeps_and_runs
 from sweeps.cli.connection import connected
-from sweeps.cli.follow import EXIT_NO_SUCCESS, POLL_S, last_failures, waiting_notes
-from sweeps.cli.picture import FINAL_STATES, failure_lines, progress_text, status_lines
+from sweeps.cli.follow import EXIT_INTERRUPTED, EXIT_NO_SUCCESS, POLL_S, last_failures, waiting_notes
+from sweeps.cli.picture import FINAL_STATES, failure_lines, has_settled, progress_text, status_lines
 from sweeps.cli.terminal import (
     as_called,
     clean,
@@ -25,6 +26,7 @@ from sweeps.cli.terminal import (
     print_table,
     say,
     short,
+    watch_option,
 )
 from sweeps.client import Client, MissingOnServer
 from sweeps.wording import listed, no_best_text
@@ -33,44 +35,60 @@ from tracking.errors import InvalidValue
 _F = TypeVar("_F", bound=Callable[..., Any])
 SWEEP_STATES: Final = ("active", "paused", "stopping", "finished", "failed", "cancelled")
 TRIAL_STATES: Final = ("open", "finished", "failed", "pruned", "cancelled")
+_SWEEP_HEADINGS: Final = ("ID", "NAME", "STATE", "DONE", "RUNNING", "FAILED", "CANCELLED", "USER", "CREATED (UTC)")
 _NOT_STARTED: Final = frozenset({"queued", "placed"})
 
-sweep_argument: Callable[[_F], _F] = click.argument("sweep", default="@latest", metavar="[SWEEP]")
+sweep_argument: Callable[[_F], _F] = click.argument("sweep", default="@latest", metavar="[SWEEP]", shell_complete=complete_sweeps)
 
 
 @click.command()
 @click.option("--state", type=click.Choice(SWEEP_STATES), help="Only sweeps in this state.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="At most so many.")
+@watch_option
 @json_option
-def ls(*, state: str | None, limit: int, as_json: bool) -> int:
+def ls(*, state: str | None, limit: int, watch: bool, as_json: bool) -> int:
     """List sweeps, newest first.
 
-    DONE counts the trials that finished, failed or were pruned, of those asked for.
+    DONE counts the trials that finished, failed or were pruned, of those asked for. With --watch, until Ctrl-C: the
+    table is redrawn in place on a terminal; elsewhere a sweep is printed again whenever its state or counts have changed.
     """
     with connected() as client:
+        if watch:
+            return _watch_sweeps(client, state, limit, as_json=as_json)
         answer = client.sweeps(state=state, limit=limit)
     if as_json:
         print_json(answer)
         return 0
-    rows = [
-        (
-            sweep["short_id"],
-            sweep["name"],
-            sweep["state"],
-            progress_text(sweep),
-            sweep["counts"]["running"],
-            sweep["counts"]["failed"],
-            sweep["counts"]["cancelled"],
-            sweep["user_name"] or None,
-            sweep["created_at"][:16].replace("T", " "),
-        )
-        for sweep in answer["sweeps"]
-    ]
-    if not rows:
+    if not answer["sweeps"]:
         say(f"No sweeps in state {state}." if state else "No sweeps yet: `sweep init && sweep run sweep.yaml`.")
         return 0
-    print_table(("ID", "NAME", "STATE", "DONE", "RUNNING", "FAILED", "CANCELLED", "USER", "CREATED (UTC)"), rows)
+    print_table(_SWEEP_HEADINGS, [_sweep_row(sweep) for sweep in answer["sweeps"]])
     return 0
+
+
+def _sweep_row(sweep: SweepSummary) -> tuple[object, ...]:
+    return (
+        sweep["short_id"],
+        sweep["name"],
+        sweep["state"],
+        progress_text(sweep),
+        sweep["counts"]["running"],
+        sweep["counts"]["failed"],
+        sweep["counts"]["cancelled"],
+        sweep["user_name"] or None,
+        sweep["created_at"][:16].replace("T", " "),
+    )
+
+
+def _watch_sweeps(client: Client, state: str | None, limit: int, *, as_json: bool) -> int:
+    from sweeps.cli.watch import Listing, Manner, watch
+
+    def look() -> Listing[SweepSummary]:
+        answer = client.sweeps(state=state, limit=limit)
+        return Listing(answer["sweeps"], _SWEEP_HEADINGS, {"schema": answer["schema"]})
+
+    manner: Manner[SweepSummary] = Manner(lambda sweep: sweep["sweep_id"], lambda sweep: (sweep["state"], sweep["counts"]), _sweep_row)
+    return watch(look, manner, as_json=as_json, bye="Watched no more; the sweeps go on.") or 0
 
 
 @click.command()
@@ -106,17 +124,50 @@ def _print_status(client: Client, answer: SweepAnswer) -> None:
 @click.option("--state", "states", type=click.Choice(TRIAL_STATES), multiple=True, help="Only trials in this state; may be repeated.")
 @click.option("--sort", type=click.Choice(["number", "value"]), default="number", show_default=True, help="By number, or best first.")
 @click.option("--top", type=click.IntRange(min=1), metavar="N", help="Only the first N.")
+@watch_option
 @json_option
-def trials(sweep: str, *, states: tuple[str, ...], sort: str, top: int | None, as_json: bool) -> int:
-    """List the trials of a sweep."""
+def trials(sweep: str, *, states: tuple[str, ...], sort: str, top: int | None, watch: bool, as_json: bool) -> int:
+    """List the trials of a sweep.
+
+    With --watch, until the sweep has ended: the table is redrawn in place on a terminal, and printed whole at the end;
+    elsewhere a trial is printed again whenever something of it has changed. Ctrl-C detaches, the sweep goes on.
+    """
     with connected() as client:
+        if watch:
+            ref = client.sweep(sweep)["sweep_id"]
+            status = _watch_trials(client, ref, {"states": states, "sort": sort, "limit": top}, as_json=as_json)
+            if status is not None or as_json or not is_terminal():
+                return status or 0
+            sweep = ref
         answer = client.trials(sweep, states=states, sort=sort, limit=top)
     if as_json:
         print_json(answer)
         return 0
-    value = clean(answer["metric"] or "value").upper()
-    print_table(("TRIAL", "STATE", value, "TIME", "TRIES", "CAUSE", "PARAMS"), [_trial_row(trial) for trial in answer["trials"]])
+    print_table(_trial_headings(answer), [_trial_row(trial) for trial in answer["trials"]])
+    if not answer["trials"]:
+        say(f"No trials{f' in state {listed(list(states))}' if states else ' yet'}: `sweep status {answer['short_id']}`.")
     return 0
+
+
+def _watch_trials(client: Client, sweep_id: str, how: Mapping[str, Any], *, as_json: bool) -> int | None:
+    from sweeps.cli.watch import Listing, Manner, watch
+
+    def look() -> Listing[TrialAnswer]:
+        # Asked first: what has changed since is in the list.
+        is_over = has_settled(client.sweep(sweep_id))
+        answer = client.trials(sweep_id, **how)
+        more = {key: answer[key] for key in ("schema", "sweep_id", "short_id")}
+        return Listing(answer["trials"], _trial_headings(answer), more, is_over)
+
+    def facts(trial: TrialAnswer) -> object:
+        return {key: value for key, value in trial.items() if key != "duration_s"}
+
+    manner: Manner[TrialAnswer] = Manner(lambda trial: trial["number"], facts, _trial_row, keeps_last=how["sort"] == "number" and how["limit"] is None)
+    return watch(look, manner, as_json=as_json, bye="detached; the sweep goes on.")
+
+
+def _trial_headings(answer: TrialList) -> tuple[str, ...]:
+    return ("TRIAL", "STATE", clean(answer["metric"] or "value").upper(), "TIME", "TRIES", "CAUSE", "PARAMS")
 
 
 def _trial_row(trial: TrialAnswer) -> tuple[object, ...]:
@@ -199,7 +250,7 @@ def as_environment(params: Mapping[str, Any]) -> str:
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", shell_complete=complete_runs)
 @json_option
 def show(run: str, *, as_json: bool) -> int:
     """Show one run: parameters, metrics, attempts.
@@ -279,7 +330,7 @@ def _attempt_text(attempt: Any) -> str:
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", shell_complete=complete_runs)
 @click.option("-f", "--follow", "is_following", is_flag=True, help="Go on as more is printed, until the run has ended.")
 @click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines of each stream.")
 @click.option("--attempt", type=click.IntRange(min=1), metavar="K", help="Of this attempt, instead of the latest.")
@@ -302,7 +353,11 @@ def logs(run: str, *, is_following: bool, tail: int | None, attempt: int | None,
         if is_following:
             if found["state"] in _NOT_STARTED:
                 say(f"The run is {found['state']} and has not started; waiting for it: `sweep why {run}`.")
-            _follow_logs(client, run_id, readers, tail)
+            try:
+                _follow_logs(client, run_id, readers, tail)
+            except KeyboardInterrupt:
+                say("detached; the run goes on.")
+                return EXIT_INTERRUPTED
             return 0
         for reader in readers:
             reader.print(last_lines("".join(reader.pages()), tail), is_alone=len(readers) == 1)
@@ -380,7 +435,7 @@ def _say_no_output(client: Client, run_id: str) -> None:
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", shell_complete=complete_runs)
 @click.option("--key", help="The whole history of this metric, instead of the latest value of each.")
 @json_option
 def metrics(run: str, *, key: str | None, as_json: bool) -> int:
@@ -403,7 +458,7 @@ def metrics(run: str, *, key: str | None, as_json: bool) -> int:
 
 
 @click.command()
-@click.argument("ref", metavar="[SWEEP|TRIAL|RUN]", default="@latest")
+@click.argument("ref", metavar="[SWEEP|TRIAL|RUN]", default="@latest", shell_complete=complete_sweeps_and_runs)
 @json_option
 def why(ref: str, *, as_json: bool) -> int:
     """Tell why a sweep, trial or run is where it is, and what happened to it.

@@ -5,6 +5,7 @@ from functools import partial
 import click
 
 from sweeps.api.shapes import ModelAnswer, RegisterBody, VersionCreated
+from sweeps.cli.completion import complete_models, complete_sweeps_and_runs
 from sweeps.cli.connection import connected
 from sweeps.cli.picture import version_line
 from sweeps.cli.terminal import bytes_text, clean, is_terminal, json_option, params_text, print_json, print_table, say, short
@@ -13,8 +14,8 @@ from sweeps.wording import names_trial
 
 
 @click.command()
-@click.argument("ref", metavar="SWEEP|RUN", default="@latest")
-@click.option("--model", required=True, metavar="NAME", help="Name of the registered model; made if it is new.")
+@click.argument("ref", metavar="SWEEP|RUN", default="@latest", shell_complete=complete_sweeps_and_runs)
+@click.option("--model", required=True, metavar="NAME", shell_complete=complete_models, help="Name of the registered model; made if it is new.")
 @click.option("--alias", metavar="ALIAS", help="Let this alias name the new version.")
 @click.option("--artifact", default="model", show_default=True, metavar="PATH", help="What of the run's artifacts is the model.")
 @click.option("--description", default="", help="A sentence about this version.")
@@ -104,7 +105,7 @@ def list_models(*, as_json: bool) -> int:
 
 
 @models.command("show")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_models)
 @json_option
 def show_model(name: str, *, as_json: bool) -> int:
     """Show a model's versions, newest first, and where they came from."""

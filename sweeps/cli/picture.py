@@ -13,6 +13,17 @@ _BAR_WIDTH: Final = 26
 _NARROW: Final = 60
 
 
+def has_settled(sweep: SweepSummary) -> bool:
+    """Whether a sweep has ended, and with it its last trial: one that was asked to stop may take its time."""
+    return sweep["state"] in FINAL_STATES and not sweep["counts"]["running"]
+
+
+def still_running_text(sweep: SweepSummary) -> str:
+    """`2 trials were asked to stop and still run`, of a sweep that has ended."""
+    count = sweep["counts"]["running"]
+    return f"{counted(count, 'trial')} {'was' if count == 1 else 'were'} asked to stop and still {'runs' if count == 1 else 'run'}"
+
+
 def status_lines(sweep: SweepAnswer, columns: int, rows: int, notes: Sequence[str] = ()) -> list[str]:
     """Head, counts, best and running trials in at most `rows` lines of `columns` (three at least).
 

@@ -6,9 +6,10 @@ from contextlib import suppress
 import click
 
 from sweeps.api.shapes import RunAnswer, SweepAnswer
+from sweeps.cli.completion import complete_sweeps, complete_sweeps_and_runs
 from sweeps.cli.connection import connected
 from sweeps.cli.follow import EXIT_INTERRUPTED, EXIT_NO_SUCCESS, EXIT_TIMED_OUT, exit_status, looks
-from sweeps.cli.picture import FINAL_STATES, counts_text
+from sweeps.cli.picture import FINAL_STATES, counts_text, has_settled, still_running_text
 from sweeps.cli.terminal import clean, confirm, json_option, print_json, say, yes_option
 from sweeps.client import Client, MissingOnServer
 from sweeps.wording import names_trial
@@ -18,7 +19,7 @@ _ALREADY = {"pause": ("paused", "is already paused"), "resume": ("active", "is n
 
 
 @click.command()
-@click.argument("sweep")
+@click.argument("sweep", shell_complete=complete_sweeps)
 @json_option
 def pause(sweep: str, *, as_json: bool) -> int:
     """Start no more trials until resumed.
@@ -30,7 +31,7 @@ def pause(sweep: str, *, as_json: bool) -> int:
 
 
 @click.command()
-@click.argument("sweep")
+@click.argument("sweep", shell_complete=complete_sweeps)
 @json_option
 def resume(sweep: str, *, as_json: bool) -> int:
     """Go on after a pause."""
@@ -39,7 +40,7 @@ def resume(sweep: str, *, as_json: bool) -> int:
 
 
 @click.command()
-@click.argument("sweep")
+@click.argument("sweep", shell_complete=complete_sweeps)
 @yes_option
 @json_option
 def stop(sweep: str, *, yes: bool, as_json: bool) -> int:
@@ -52,7 +53,7 @@ def stop(sweep: str, *, yes: bool, as_json: bool) -> int:
 
 
 @click.command()
-@click.argument("ref", metavar="SWEEP|RUN")
+@click.argument("ref", metavar="SWEEP|RUN", shell_complete=complete_sweeps_and_runs)
 @yes_option
 @json_option
 def cancel(ref: str, *, yes: bool, as_json: bool) -> int:
@@ -61,13 +62,13 @@ def cancel(ref: str, *, yes: bool, as_json: bool) -> int:
     Cancelling what has already ended changes nothing.
     """
     with connected() as client:
-        run = _run_named(client, ref)
+        run = run_named(client, ref)
         if run is not None:
             return _cancel_run(client, run, yes=yes, as_json=as_json)
         return _steer(client, ref, "cancel", as_json=as_json, ask="Cancel it? Its running trials are stopped.", yes=yes)
 
 
-def _run_named(client: Client, ref: str) -> RunAnswer | None:
+def run_named(client: Client, ref: str) -> RunAnswer | None:
     """The run, if `ref` is SWEEP/NUMBER or the whole id of a run that is no sweep; anything else means a sweep.
 
     Raises:
@@ -96,33 +97,43 @@ def _steer(client: Client, ref: str, move: str, *, as_json: bool, ask: str = "",
         confirm(f"Sweep {named}: {counts_text(sweep)}. {ask}", yes=yes)
         # By id from here on: what a name or @latest means may change while the question waits.
         sweep = client.steer(sweep["sweep_id"], move)
-        say(f"Sweep {named} {_PAST[move]}.")
+        still = f"; {still_running_text(sweep)}" if move == "cancel" and sweep["counts"]["running"] else ""
+        say(f"Sweep {named} {_PAST[move]}{still}.")
     if as_json:
         print_json(sweep)
     return 0
 
 
 def _cancel_run(client: Client, run: RunAnswer, *, yes: bool, as_json: bool) -> int:
+    named = _run_text(run)
     if run["ended_at"] is not None:
-        say(f"Run {run['run_id']} has already ended: {run['state']}. Nothing was changed.")
+        say(f"{named} has already ended: {run['state']}. Nothing was changed.")
     else:
-        confirm(f"Run {clean(run['name'])} ({run['run_id']}) is {run['state']}. Cancel it?", yes=yes)
+        confirm(f"{named} is {run['state']}. Cancel it?", yes=yes)
         run = client.cancel_run(run["run_id"])
-        say(f"Run {run['run_id']} is being cancelled." if run["ended_at"] is None else f"Run {run['run_id']} is cancelled.")
+        say(f"{named} is being cancelled." if run["ended_at"] is None else f"{named} is cancelled.")
     if as_json:
         print_json(run)
     return 0
 
 
+def _run_text(run: RunAnswer) -> str:
+    """`Trial brave-otter-7f3a/3 (run 5f...)`, or `Run wine (5f...)` for one of no sweep."""
+    if run["sweep_short_id"] is not None and run["trial_number"] is not None:
+        return f"Trial {run['sweep_short_id']}/{run['trial_number']} (run {run['run_id']})"
+    return f"Run {clean(run['name'])} ({run['run_id']})"
+
+
 @click.command()
-@click.argument("sweep", default="@latest", metavar="[SWEEP]")
+@click.argument("sweep", default="@latest", metavar="[SWEEP]", shell_complete=complete_sweeps)
 @click.option("--timeout", "timeout_s", type=click.FloatRange(min=0), metavar="SECONDS", help="Give up after so long, with exit status 124.")
 @click.option("--for", "goal", type=click.Choice(["finished", "first-success"]), default="finished", show_default=True, help="What to wait for.")
 @json_option
 def wait(sweep: str, *, timeout_s: float | None, goal: str, as_json: bool) -> int:
     """Wait until a sweep has ended.
 
-    Exit status 6 if it ended without a successful trial, however that came; else 1 if it failed or was cancelled; else 0.
+    And until none of its trials runs any more: after a cancel they have a while to end. Exit status 6 if it ended without
+    a successful trial, however that came; else 1 if it failed or was cancelled; else 0.
     """
     with connected() as client:
         sweep_id = client.sweep(sweep)["sweep_id"]
@@ -136,11 +147,18 @@ def wait(sweep: str, *, timeout_s: float | None, goal: str, as_json: bool) -> in
     else:
         click.echo(f"{seen['short_id']}\t{seen['state']}\t{counts_text(seen)}")
     if not is_reached:
-        say(f"Sweep {seen['short_id']} is still {seen['state']} after {timeout_s:g} s.")
+        say(_not_reached_text(seen, timeout_s or 0.0))
         return EXIT_TIMED_OUT
     if goal == "first-success":
         return 0 if seen["counts"]["finished"] else EXIT_NO_SUCCESS
     return exit_status(seen)
+
+
+def _not_reached_text(seen: SweepAnswer, timeout_s: float) -> str:
+    after = f"after {timeout_s:g} s"
+    if seen["state"] in FINAL_STATES:
+        return f"Sweep {seen['short_id']} is {seen['state']}, but {still_running_text(seen)} {after}: `sweep why {seen['short_id']}`."
+    return f"Sweep {seen['short_id']} is still {seen['state']} {after}."
 
 
 def _wait(client: Client, sweep_id: str, goal: str, timeout_s: float | None) -> tuple[SweepAnswer, bool]:
@@ -151,7 +169,7 @@ def _wait(client: Client, sweep_id: str, goal: str, timeout_s: float | None) -> 
         time.sleep(poll_s if deadline is None else max(min(poll_s, deadline - time.monotonic()), 0))
 
     for seen in looks(lambda: client.sweep(sweep_id), pause=pause_until_next):
-        if seen["state"] in FINAL_STATES or (goal == "first-success" and seen["counts"]["finished"]):
+        if has_settled(seen) or (goal == "first-success" and seen["counts"]["finished"]):
             return seen, True
         if deadline is not None and time.monotonic() >= deadline:
             return seen, False

@@ -1,6 +1,7 @@
 """The commented sweep.yaml that `sweep init` writes, begun with what the folder holds."""
 
 import json
+import re
 from pathlib import Path
 from typing import Final
 
@@ -10,13 +11,19 @@ from sweeps.mlproject import EntryParameter, Project, find_mlproject, read_proje
 
 _SCRIPTS: Final = ("train.py", "main.py", "run.py")
 
-_HEAD: Final = """\
+SCHEMA_NAME: Final = "sweep.schema.json"
+_HEAD: Final = f"""\
+# yaml-language-server: $schema={SCHEMA_NAME}
 # A sweep: what to run, over which parameters, how often. `sweep validate` checks this file, `sweep run` runs it.
-name: {name}
+name: {{name}}
 """
 
 _PROGRAM: Final = """\
 program: {program}               # run as: python {program} --lr=0.01 ...
+"""
+
+_COMPAT: Final = """\
+compat: wandb                       # `import wandb` finds our stand-in; without this line, what is installed
 """
 
 _ENTRY_POINT: Final = """\
@@ -72,7 +79,9 @@ def starting_file(folder: Path, origin: str | None) -> str:
     if has_project and origin != "wandb":
         return head + _of_project(read_project(folder)) + _TAIL_OURS
     tail = _TAIL_WANDB if origin == "wandb" else _TAIL_OURS
-    return head + _PROGRAM.format(program=_script_in(folder)) + _MIDDLE + _PARAMETERS.format(parameters=_DEFAULT_PARAMETERS) + tail
+    script = _script_in(folder)
+    compat = _COMPAT if origin == "wandb" or _imports_wandb(folder / script) else ""
+    return head + _PROGRAM.format(program=script) + compat + _MIDDLE + _PARAMETERS.format(parameters=_DEFAULT_PARAMETERS) + tail
 
 
 def _of_project(project: Project) -> str:
@@ -92,6 +101,11 @@ def _parameter_line(parameter: EntryParameter) -> str:
     if default is not None:
         return f"  {name}: {{value: {json.dumps(default)}}}                 # the MLproject's default; give values, or min and max"
     return f"  {name}: {{values: []}}                 # required by the MLproject: give values, or min and max"
+
+
+def _imports_wandb(script: Path) -> bool:
+    """Whether a script needs `compat: wandb`, as far as a glance can tell."""
+    return script.is_file() and re.search(r"^\s*(import|from) (.*, *)?wandb\b", script.read_text(encoding="utf-8", errors="replace"), re.MULTILINE) is not None
 
 
 def script_is_missing(folder: Path, text: str) -> bool:

@@ -23,6 +23,7 @@ _DAY_S: Final = 86400
 _NAME: Final = "sweep"
 
 json_option: Callable[[_F], _F] = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+watch_option: Callable[[_F], _F] = click.option("-w", "--watch", is_flag=True, help="Go on showing it; with --json, one object a line at each change.")
 yes_option: Callable[[_F], _F] = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 
 
@@ -92,12 +93,17 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> No
     """Print rows: aligned and cut on a terminal, tab-separated elsewhere."""
     if not is_terminal():
         for row in rows:
-            click.echo("\t".join(_one_line(cell) for cell in row))
+            click.echo(tabbed(row))
         return
     first, *rest = aligned(headings, rows, width())
     click.echo(click.style(first, bold=True) if has_colour() else first)
     for line in rest:
         click.echo(line)
+
+
+def tabbed(row: Sequence[object]) -> str:
+    """A row whole, for programs."""
+    return "\t".join(_one_line(cell) for cell in row)
 
 
 def aligned(headings: Sequence[str], rows: Sequence[Sequence[object]], columns: int) -> list[str]:

@@ -14,19 +14,16 @@ from sweeps.api.shapes import SCHEMA, SubmitBody, SweepAnswer
 from sweeps.cli.connection import connected
 from sweeps.cli.follow import EXIT_INTERRUPTED, exit_status, follow, last_failures
 from sweeps.cli.picture import ending_lines, next_lines
-from sweeps.cli.terminal import bytes_text, clean, duration_text, json_option, print_json, program, say
+from sweeps.cli.plan import manner_text, placement_lines, placement_of, plan_of, print_plan
+from sweeps.cli.terminal import as_called, bytes_text, clean, json_option, print_json, program, say
 from sweeps.cli.unanswered import remembered
 from sweeps.client import Client
-from sweeps.wording import counted
 from tracking.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from sweeps.spec import Submission
-    from tracking.records import Retry
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-_SHOWN_COMMANDS: Final = 3
-_SHOWN_VALUES: Final = 12
 _FILE_NAME: Final = "sweep.yaml"
 
 
@@ -58,6 +55,9 @@ def _spec_options(function: _F) -> _F:
     return function
 
 
+_dry_run_option: Callable[[_F], _F] = click.option("--dry-run", is_flag=True, help="Print what would be submitted and who could run it now, and stop.")
+
+
 def _load(file: Path, params: tuple[str, ...], overrides: Mapping[str, Any]) -> "Submission":
     """A sweep file, that of a folder, or one run of a folder that has an MLproject only."""
     # Imported when a file is read: YAML, and the whole of the search space.
@@ -66,6 +66,8 @@ def _load(file: Path, params: tuple[str, ...], overrides: Mapping[str, Any]) -> 
 
     path = file / _FILE_NAME if file.is_dir() else file
     entry_point, overrides = overrides.get("entry_point"), {key: value for key, value in overrides.items() if key != "entry_point"}
+    if path.suffix in {".py", ".sh"}:
+        raise click.UsageError(f"{path} is a script, not a sweep file; `sweep init {path.parent}` writes one.")
     if file.is_dir() and not path.exists():
         if entry_point is None and find_mlproject(file) is None:
             raise click.UsageError(f"{file} has neither a {_FILE_NAME} nor an MLproject; `sweep init {file}` writes one.")
@@ -93,7 +95,8 @@ def _named(params: tuple[str, ...]) -> dict[str, str]:
 def validate(file: Path, *, params: tuple[str, ...], as_json: bool, **overrides: Any) -> int:
     """Check a sweep file; no server needed.
 
-    Prints what was understood: distributions, grid size, the first commands. Exit status 2 if anything is wrong.
+    Prints what was understood: distributions, grid size, the first commands, and what it may cost at worst. Exit status 2
+    if anything is wrong.
     """
     from sweeps.errors import SpecProblems
 
@@ -105,9 +108,9 @@ def validate(file: Path, *, params: tuple[str, ...], as_json: bool, **overrides:
         print_json({"schema": SCHEMA, "valid": False, "errors": [_problem(problem) for problem in error.problems]})
         return error.exit_status
     if as_json:
-        print_json({"schema": SCHEMA, "valid": True, "errors": [], **_plan(submission)})
+        print_json({"schema": SCHEMA, "valid": True, "errors": [], **plan_of(submission)})
     else:
-        _print_plan(submission)
+        print_plan(submission)
     return 0
 
 
@@ -116,104 +119,9 @@ def _problem(problem: Any) -> dict[str, Any]:
     return {name: getattr(problem, name) for name in names}
 
 
-def _plan(submission: "Submission") -> dict[str, Any]:
-    import msgspec
-
-    config = submission.config
-    grid_size = config.space.grid_size() if config.method == "grid" else None
-    return {
-        "name": config.name,
-        "method": config.method,
-        "metric": config.metric.name if config.metric else None,
-        "goal": config.metric.goal if config.metric else None,
-        "trials": config.trials_max,
-        "parallel": config.limits.parallel,
-        "queue": config.queue,
-        "attempts_max": 1 + (config.retry.n_max if _retried_ends(config.retry) else 0),
-        "grid_size": grid_size,
-        "parameters": msgspec.to_builtins(config.parameters),
-        "commands": [list(argv) for argv in _first_commands(submission)],
-        "config": config.to_builtins(),
-    }
-
-
-def _first_commands(submission: "Submission") -> list[tuple[str, ...]]:
-    from random import Random
-
-    from sweeps.command import build_argv
-
-    config = submission.config
-    space = config.space
-    size = space.grid_size() if config.method == "grid" else None
-    if size is not None:
-        points = [space.cell(index) for index in range(min(size, _SHOWN_COMMANDS))]
-    else:
-        # A sample of what may come, not what will: the search decides that.
-        rng = Random(config.seed or 0)  # noqa: S311 - no secret
-        points = [space.draw(rng) for _ in range(_SHOWN_COMMANDS)]
-    return [build_argv(config, params) for params in points]
-
-
-def _print_plan(submission: "Submission") -> None:
-    plan = _plan(submission)
-    click.echo(f"{clean(plan['name'])}: {_manner(plan)}")
-    for parameter in plan["parameters"]:
-        rest = ", ".join(f"{key} {_abbreviated(value)}" for key, value in parameter.items() if key not in ("name", "distribution"))
-        click.echo(f"  {clean(str(parameter['name']))}: {parameter['distribution']} {clean(rest)}".rstrip())
-    click.echo("first commands:")
-    for argv in plan["commands"]:
-        click.echo(f"  {clean(shlex.join(argv))}")
-    limits, retry = submission.config.limits, submission.config.retry
-    if retry.n_max:
-        click.echo(_retry_text(retry))
-    if limits.trial_time_s and plan["trials"]:
-        at_once = limits.parallel or 1
-        attempts = f", {counted(plan['attempts_max'], 'attempt')} each" if plan["attempts_max"] > 1 else ""
-        worst_s = limits.trial_time_s * -(-plan["trials"] // at_once) * plan["attempts_max"]
-        click.echo(f"at worst: {duration_text(worst_s)} with {at_once} at a time{attempts}")
-
-
-def _retried_ends(retry: "Retry") -> list[str]:
-    """The failures of one's own code that are tried again; what the machinery does wrong is tried again in any case."""
-    from tracking.states import MACHINERY_CAUSES
-
-    return [end for end in retry.on if retry.n_max and end not in MACHINERY_CAUSES]
-
-
-def _retry_text(retry: "Retry") -> str:
-    """`retry: up to 2 more attempts after exit_status, exit_75; waits 1s, doubling up to 1m00s`."""
-    ends = _retried_ends(retry)
-    if not ends:
-        return "retry: no failure of your code; 'on' names faults of the machinery only, which have a budget of their own"
-    waits = f"waits {duration_text(retry.delay_s)}, doubling up to {duration_text(retry.delay_max_s)}"
-    own = "; faults of the machinery have a budget of their own" if len(ends) < len(retry.on) else ""
-    return f"retry: up to {counted(retry.n_max, 'more attempt')} after {', '.join(ends)}; {waits}{own}"
-
-
-def _abbreviated(value: Any) -> str:
-    """A value; of a long list, the first ones and how many there are."""
-    if not isinstance(value, list | tuple):
-        return str(value)
-    if len(value) <= _SHOWN_VALUES:
-        return f"[{', '.join(map(repr, value))}]"
-    return f"[{', '.join(map(repr, value[: _SHOWN_VALUES - 2]))}, ..., {value[-1]!r}] ({len(value)} values)"
-
-
-def _manner(plan: Mapping[str, Any]) -> str:
-    """`bayes, minimize rmse, 60 trials, 8 at a time, queue cpu`."""
-    parts = [
-        str(plan["method"]),
-        f"{plan['goal']} {clean(str(plan['metric']))}" if plan["metric"] else "",
-        counted(plan["trials"], "trial") if plan["trials"] is not None else "until stopped",
-        f"{plan['parallel']} at a time" if plan["parallel"] else "",
-        f"queue {clean(str(plan['queue']))}",
-    ]
-    return ", ".join(part for part in parts if part)
-
-
 @click.command()
 @_spec_options
-@click.option("--dry-run", is_flag=True, help="Print what would be submitted, and stop.")
+@_dry_run_option
 @json_option
 def submit(file: Path, *, params: tuple[str, ...], dry_run: bool, as_json: bool, **overrides: Any) -> int:
     """Submit a sweep and return at once.
@@ -224,14 +132,26 @@ def submit(file: Path, *, params: tuple[str, ...], dry_run: bool, as_json: bool,
     settings = load_settings()
     submission = _load(file, params, overrides)
     if dry_run:
-        print_json({"schema": SCHEMA, **_plan(submission)}) if as_json else _print_plan(submission)
-        return 0
+        return _rehearse(submission, settings, as_json=as_json)
     with connected(settings) as client:
         sweep = send(client, submission, settings)
         if as_json:
             print_json(_submitted(sweep))
         else:
             _print_submitted(sweep)
+    return 0
+
+
+def _rehearse(submission: "Submission", settings: Settings, *, as_json: bool) -> int:
+    """All that `validate` tells, and who could run it now; nothing is submitted, and no cluster started."""
+    placement = placement_of(submission.config, settings)
+    if as_json:
+        print_json({"schema": SCHEMA, **plan_of(submission), "placement": placement})
+    else:
+        print_plan(submission)
+        for line in placement_lines(placement):
+            click.echo(as_called(line))
+        say("Nothing was submitted.")
     return 0
 
 
@@ -294,7 +214,7 @@ def _submitted(sweep: SweepAnswer) -> dict[str, Any]:
 def _print_submitted(sweep: SweepAnswer) -> None:
     ref = sweep["short_id"]
     plan = {**sweep, "trials": sweep["trials_asked"]}
-    click.echo(f"Submitted {clean(sweep['name'])} ({ref}): {_manner(plan)}")
+    click.echo(f"Submitted {clean(sweep['name'])} ({ref}): {manner_text(plan)}")
     say(f"  watch:  {program()} status {ref} --watch")
     say(f"  best:   {program()} best {ref}")
     say(f"  cancel: {program()} cancel {ref}")
@@ -302,8 +222,9 @@ def _print_submitted(sweep: SweepAnswer) -> None:
 
 @click.command()
 @_spec_options
+@_dry_run_option
 @json_option
-def run(file: Path, *, params: tuple[str, ...], as_json: bool, **overrides: Any) -> int:
+def run(file: Path, *, params: tuple[str, ...], dry_run: bool, as_json: bool, **overrides: Any) -> int:
     """Submit a sweep and follow it to its end.
 
     A folder with an MLproject and no sweep file is run once, with the parameters given by -P.
@@ -313,6 +234,8 @@ def run(file: Path, *, params: tuple[str, ...], as_json: bool, **overrides: Any)
     """
     settings = load_settings()
     submission = _load(file, params, overrides)
+    if dry_run:
+        return _rehearse(submission, settings, as_json=as_json)
     with connected(settings) as client:
         sweep = send(client, submission, settings)
         say(f"Submitted {clean(sweep['name'])} ({sweep['short_id']})")
@@ -338,20 +261,54 @@ def finish_following(client: Client, sweep: SweepAnswer, *, as_json: bool) -> in
 def init(folder: Path, *, origin: str | None, force: bool) -> int:
     """Write a commented sweep.yaml.
 
-    Begins with the MLproject of FOLDER, or else with the script in it.
+    Begins with the MLproject of FOLDER, or else with the script in it. Beside it goes sweep.schema.json, which the first
+    line names: editors that understand it (VS Code, Neovim and others through yaml-language-server) complete and check the
+    file by it, without a network.
     """
-    from sweeps.cli.templates import script_is_missing, starting_file
+    from sweeps.cli.templates import SCHEMA_NAME, script_is_missing, starting_file
 
     target = folder / _FILE_NAME
     if target.exists() and not force:
         raise click.UsageError(f"{target} is already there; --force overwrites it.")
     text = starting_file(folder, origin)
-    scratch = target.with_name(f".{_FILE_NAME}.new")
-    scratch.write_text(text, encoding="utf-8")
-    shutil.move(scratch, target)
+    schema_file = folder / SCHEMA_NAME
+    if force or not schema_file.exists():
+        _write(schema_file, _schema_text())
+    _write(target, text)
     click.echo(str(target))
+    say(f"{SCHEMA_NAME} beside it lets editors complete and check it.")
     if script_is_missing(folder, text):
         say("There is no script here yet: write one, and name it in the file before you run it.")
     shown = shlex.quote(str(target))
     say(f"next:\n  {program()} validate {shown}\n  {program()} run {shown}")
+    return 0
+
+
+def _write(target: Path, text: str) -> None:
+    """Write a file whole, or not at all."""
+    scratch = target.with_name(f".{target.name}.new")
+    scratch.write_text(text, encoding="utf-8")
+    shutil.move(scratch, target)
+
+
+def _schema_text() -> str:
+    from importlib.resources import files
+
+    return (files("sweeps") / "sweep.schema.json").read_text(encoding="utf-8")
+
+
+@click.command()
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write it there, instead of printing it.")
+def schema(*, out: Path | None) -> int:
+    """Print the JSON Schema of the sweep file, for editors.
+
+    A sweep file names it in its first line, as `sweep init` writes it:
+
+        # yaml-language-server: $schema=sweep.schema.json
+    """
+    if out is None:
+        click.echo(_schema_text(), nl=False)
+    else:
+        _write(out, _schema_text())
+        click.echo(str(out))
     return 0

@@ -16,7 +16,8 @@ from optuna.samplers import TPESampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from sweeps.space import Axis, Choices, Integers, Space
+from sweeps.distributions import Axis, Choices, Integers
+from sweeps.space import Space
 from sweeps.strategies import Proposal, derive_seed
 from tracking import states
 from tracking.records import Trial

@@ -27,6 +27,7 @@ pathlib.Path("written").write_text("by a container")
 print(json.dumps({
     "host": socket.gethostname(), "memory": limits, "status": {key: value.strip() for key, value in status.items()},
     "cwd": os.getcwd(), "environ": dict(os.environ), "socket": os.path.exists("/var/run/docker.sock"),
+    "told": [json.load(open(os.environ[name])) for name in ("SWEEP_PARAMS_FILE", "SWEEP_ARGS_FILE", "WANDB_SWEEP_PARAM_PATH")],
     "pids": len([p for p in os.listdir("/proc") if p.isdigit()]),
 }))
 """
@@ -89,6 +90,8 @@ def test_container_is_a_boundary(site: Site) -> None:
         assert {int(look["status"][name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {0}
         assert look["status"]["NoNewPrivs"] == "1"
         assert not look["socket"]
+        params = trial["params"]
+        assert look["told"] == [params, params, {"wandb_version": 1, **{name: {"value": value} for name, value in params.items()}}]
         assert look["pids"] < 5, "it sees its own processes only"
         assert look["cwd"] == "/work"
         assert SECRET not in look["environ"].values()

@@ -211,6 +211,28 @@ def test_mlproject_is_swept_with_a_file_beside_it(site: Site) -> None:
     assert found == [[x, "7", "--extra", extra] for x in ("0.5", "1e-05") for extra in "ab"]
 
 
+def test_mlproject_entry_points_are_swept_together(site: Site) -> None:
+    """Each trial runs the entry point that it names, declared or a script; what that does not declare is appended."""
+    mlproject = "entry_points:\n  small: {command: python show.py small}\n  big: {parameters: {n: int}, command: 'python show.py big {n}'}\n"
+    sweep = "method: grid\nparameters: {entry_point: {values: [small, big, show.py]}, n: {value: 3}}\n"
+    folder = site.project("entries", mlproject, {"sweep.yaml": sweep})
+    trials = sorted(site.run(load_sweep(folder / "sweep.yaml")), key=lambda trial: trial["number"])
+    assert [json.loads(site.output(trial)) for trial in trials] == [["small", "--n", "3"], ["big", "3"], ["--n", "3"]]
+
+
+def test_sweep_command_is_expanded_where_it_runs(site: Site) -> None:
+    """Variables of the file and of the worker, the bare name of one that is not set, a value that only looks like one, and the file of arguments."""
+    words = '["${interpreter}", show.py, "${envvar:DATA}/x", "${envvar:NOT_SET_ANYWHERE}", "${envvar:HOME}", "${args_no_hyphens}", "${args_json_file}"]'
+    sweep = f"method: grid\ncommand: {words}\nenv: {{DATA: /d}}\nparameters: {{o: {{parameters: {{x: {{value: '${{envvar:HOME}}'}}}}}}}}\n"
+    show = SHOW + "import os\nprint(open(sys.argv[-1]).read())\nprint(open(os.environ['WANDB_SWEEP_PARAM_PATH']).read())\nprint(os.environ['HOME'])\n"
+    folder = site.project("expanded", None, {"sweep.yaml": sweep, "show.py": show})
+    (trial,) = site.run(load_sweep(folder / "sweep.yaml"))
+    arguments, as_json, for_wandb, home = site.output(trial).splitlines()
+    assert json.loads(arguments)[:-1] == ["/d/x", "NOT_SET_ANYWHERE", home, "o={'x': '${envvar:HOME}'}"]
+    assert json.loads(as_json) == {"o": {"x": "${envvar:HOME}"}}
+    assert json.loads(for_wandb) == {"wandb_version": 1, "o": {"value": {"x": "${envvar:HOME}"}}}
+
+
 def test_mlproject_mistakes_are_told_together_before_anything_runs(tmp_path: Path) -> None:
     """Types, defaults, templates and missing parameters of one file, each with its line and column."""
     (tmp_path / "MLproject").write_text(

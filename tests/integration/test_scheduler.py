@@ -125,6 +125,11 @@ class Stage:
         """Where the sweep stands."""
         return self.store.sweeps.get(sweep.sweep_id).state
 
+    def extend(self, sweep: Sweep, trials_max: int) -> None:
+        """Let it have so many trials in all."""
+        now = self.store.sweeps.get(sweep.sweep_id)
+        self.store.sweeps.extend(now, {**now.config, "limits": {**now.config["limits"], "trials": trials_max}}, "more")
+
     def trials(self, sweep: Sweep) -> list[Trial]:
         """All trials, by number."""
         return list(self.store.trials.list(sweep.sweep_id))
@@ -334,6 +339,16 @@ def test_scheduler_never_runs_more_than_parallel(stage: Stage, method: dict[str,
     assert most == 3
 
 
+@pytest.mark.parametrize("method", [GRID, RANDOM, BAYES], ids=lambda m: m["method"])
+def test_scheduler_begins_nothing_more_once_a_target_is_reached(stage: Stage, method: dict[str, Any]) -> None:
+    """Not even grid and random propose ahead while a target may be reached: only what runs beside the trial that does ends after it."""
+    sweep, scheduler = stage.submit(method, metric={"name": "loss", "goal": "minimize", "target": 100.0}), stage.scheduler()
+    worker = FakeWorker(stage.hands, slots=2, cpus=2.0)
+    stage.drive(sweep, lambda: scheduler, [worker])
+    stage.check_exact(sweep, 2)
+    assert stage.state(sweep) == "finished"
+
+
 def test_scheduler_tells_of_the_one_failure_that_was_too_many(stage: Stage) -> None:
     """One is no plural."""
     sweep, scheduler = stage.submit(GRID, limits={"failures": 1, "parallel": 1}), stage.scheduler()
@@ -540,6 +555,43 @@ def test_scheduler_cordons_a_worker_that_starts_nothing(stage: Stage) -> None:
     stage.drive(sweep, lambda: scheduler, [good])
     stage.check_exact(sweep, 12)
     assert {trial.state for trial in stage.trials(sweep)} == {"finished"}
+
+
+@pytest.mark.parametrize("method", ["grid", "random", "bayes"])
+def test_scheduler_goes_on_with_a_sweep_that_was_extended(stage: Stage, method: str) -> None:
+    """While it runs, and after it has finished: as if it had asked for so many from the beginning."""
+    file = {**GRID, "method": method}
+    sweep, scheduler, worker = stage.submit(file, run_cap=2), stage.scheduler(), FakeWorker(stage.hands)
+    scheduler.tick()
+    stage.extend(sweep, 4)
+    stage.drive(sweep, lambda: scheduler, [worker])
+    stage.check_exact(sweep, 4)
+    stage.extend(sweep, 7)
+    stage.drive(sweep, lambda: scheduler, [worker])
+    stage.check_exact(sweep, 7)
+    if method != "bayes":
+        whole = stage.submit(file, run_cap=7)
+        stage.drive(whole, lambda: scheduler, [worker])
+        assert cells_of(stage.trials(sweep)) == cells_of(stage.trials(whole))
+
+
+@pytest.mark.parametrize("method", ["grid", "bayes"])
+def test_scheduler_runs_failed_trials_again_when_asked(stage: Stage, method: str) -> None:
+    """A sweep that failed of its trials: they run again, the search is told anew, and goes on to its number."""
+    file = {**GRID, "method": method, "limits": {"trials": 6, "failures": 3}}
+    sweep, scheduler, worker = stage.submit(file), stage.scheduler(), FakeWorker(stage.hands)
+    stage.drive(sweep, lambda: scheduler, [worker], lambda _: EXITED)
+    assert stage.state(sweep) == "failed"
+    failed = [trial for trial in stage.trials(sweep) if trial.state == "failed"]
+    now = stage.store.sweeps.get(sweep.sweep_id)
+    assert stage.store.sweeps.retry(now, now.config) == [trial.number for trial in failed]
+    stage.drive(sweep, lambda: scheduler, [worker])
+    trials = stage.trials(sweep)
+    assert (stage.state(sweep), len(trials)) == ("finished", 6)
+    again = [trial for trial in trials if trial.generation == 1]
+    assert [(trial.number, trial.params) for trial in again] == [(trial.number, trial.params) for trial in failed]
+    assert {trial.state for trial in again} == {"finished"}
+    assert len({trial.told_seq for trial in trials}) == 6
 
 
 def test_scheduler_gives_runs_of_a_lost_worker_to_another(stage: Stage) -> None:

@@ -341,7 +341,7 @@ def test_finish_stopped_over_budget_keeps_that_cause(hands: Hands) -> None:
     sweep = hands.sweep()
     held = hands.start(sweep)
     detail = "The sweep has run for 1 s (limits.time)."
-    assert hands.store.sweeps.break_off(hands.epoch, sweep.sweep_id, event=SweepEvent.STOP, cause="over_budget", detail=detail)
+    assert hands.store.sweeps.break_off(hands.epoch, sweep, event=SweepEvent.STOP, cause="over_budget", detail=detail)
     hands.finish(held, STOPPED)
     run = hands.store.runs.get(held.run_id)
     assert (run.state, run.cause, run.detail) == ("cancelled", "over_budget", detail)

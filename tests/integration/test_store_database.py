@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 
@@ -9,9 +10,20 @@ from tests.support.services import wait_until
 from tracking.errors import Contradiction, DatabaseAway, InvalidValue, SchemaOutdated
 from tracking.store import upgrade_schema
 from tracking.store.database import Database
+from tracking.store.schema import missing_bounds
 
 _COUNT = "SELECT count(*) FROM experiments WHERE name = 'half-way'"
 _INSERT = "INSERT INTO experiments (name) VALUES ('half-way')"
+
+
+@contextmanager
+def opened(url: str) -> Iterator[Database]:
+    """One connection, closed at the end."""
+    database = Database(url, pool_size=1)
+    try:
+        yield database
+    finally:
+        database.close()
 
 
 @pytest.fixture
@@ -117,6 +129,7 @@ def test_database_drops_a_connection_to_what_has_become_a_standby(database: Data
         ("SELECT 10::smallint * 100000::bigint::smallint", InvalidValue),
         ("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '40P01'; END $$", DatabaseAway),
         ("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '53100'; END $$", DatabaseAway),
+        ("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '42501'; END $$", DatabaseAway),
     ],
 )
 def test_database_says_whose_fault_an_error_is(database: Database, statement: str, expected: type[Exception]) -> None:
@@ -153,3 +166,33 @@ def test_database_ends_transactions_of_those_who_froze_in_them(empty_database_ur
         assert tx.scalar(_COUNT) == 0
     database.close()
     watcher.close()
+
+
+def test_database_says_which_role_lacks_a_right(database: Database, module_database_url: str) -> None:
+    """Postgres is there and answers: what is lacking is a right, and whose, is told."""
+    with database.autocommit() as tx:
+        user = tx.scalar("SELECT current_user")
+        tx.execute("CREATE ROLE sweep_test_stranger")
+    try:
+        with pytest.raises(DatabaseAway) as refused, database.transaction() as tx:  # noqa: PT012
+            tx.execute("SET LOCAL ROLE sweep_test_stranger")
+            tx.scalar(_COUNT)
+    finally:
+        with database.autocommit() as tx:
+            tx.execute("DROP ROLE sweep_test_stranger")
+    assert refused.value.message == f"Postgres does not let role {user!r} do this: permission denied for table experiments"
+    assert "GRANT" in refused.value.hint
+
+
+def test_upgrade_bounds_idle_transactions_of_a_copy(database_url: str) -> None:
+    """A database made from a template lacks what is set beside its contents, until it is upgraded; then there is nothing to do."""
+    with opened(database_url) as database:
+        idle, locks = missing_bounds(database)
+        assert idle.startswith("ALTER ROLE ")
+        assert idle.endswith("SET idle_in_transaction_session_timeout = '10s'")
+        assert locks.endswith("SET lock_timeout = '5s'")
+    upgrade_schema(database_url)
+    with opened(database_url) as database:
+        assert missing_bounds(database) == []
+        with database.autocommit() as tx:
+            assert tx.scalar("SHOW idle_in_transaction_session_timeout") == "10s"

@@ -39,7 +39,7 @@ OUTCOMES: Final = (SUCCEEDED, EXITED, NOT_LAUNCHED, NOT_LAUNCHED, NOT_LAUNCHED, 
 
 ACTS: Final = (
     "place place place_and_claim place_and_claim place_and_claim take_back judge judge judge_late conclude fail_over deliver deliver deliver_forged "
-    "repeat_claim log log report report report repeat_report renew restart close lose request_stop steer"
+    "repeat_claim log log report report report repeat_report renew restart close lose request_stop steer end again again"
 ).split()
 """What may happen, the more often named the likelier."""
 STEERING: Final = (*["pause"] * 5, *["resume"] * 12, "stop", "cancel")
@@ -290,6 +290,23 @@ class Cluster(RuleBasedStateMachine):
         with contextlib.suppress(NotNow):
             getattr(self.store.sweeps, STEERING[how % len(STEERING)])(self.sweep.sweep_id)
 
+    def end(self, *_: int) -> None:
+        """The scheduler ends the sweep if all is told."""
+        self.conclude()
+        if self.store.sweeps.counts(self.sweep.sweep_id).open == 0:
+            self.store.sweeps.finish(self.hands.epoch, self.store.sweeps.get(self.sweep.sweep_id), event=SweepEvent.FINISH, cause="completed", detail=None)
+
+    def again(self, which: int, how: int, _worker: int) -> None:
+        """Failed trials are run again by hand, all of them or one, whatever the sweep's state; or more trials are asked for."""
+        sweep = self.store.sweeps.get(self.sweep.sweep_id)
+        numbers = None if how % 3 == 0 else [which % N_TRIALS]
+        failed = {t.number for t in self.store.trials.list(sweep.sweep_id, states=["failed"])}
+        with contextlib.suppress(NotNow):
+            if how % 7 == 0:
+                self.store.sweeps.extend(sweep, sweep.config, "more")
+            else:
+                assert set(self.store.sweeps.retry(sweep, sweep.config, numbers)) == (failed if numbers is None else failed & set(numbers))
+
     # -- what holds at every moment ------------------------------------------------------------------------------------
 
     def _owners(self) -> dict[tuple[str, int], str]:
@@ -354,7 +371,7 @@ class Cluster(RuleBasedStateMachine):
             raise AssertionError(f"stuck (I5): {states}")
         self.conclude()
         self.conclude()
-        self.store.sweeps.finish(self.hands.epoch, self.sweep.sweep_id, event=SweepEvent.FINISH, cause="completed", detail=None)
+        self.end()
 
     def _check_trials(self) -> None:
         """I2: none lost, none twice, each in one final state, each told once."""
@@ -362,7 +379,11 @@ class Cluster(RuleBasedStateMachine):
         assert [trial.trial_number for trial in trials] == list(range(N_TRIALS))
         assert {trial.state for trial in trials} <= FINAL_TRIAL_STATES
         assert all(trial.state == trial.run_state for trial in trials)
-        assert sorted(trial.told_seq for trial in trials) == list(range(1, N_TRIALS + 1))
+        assert len({trial.told_seq for trial in trials}) == N_TRIALS
+        told = "SELECT count(*) AS n FROM audit_events WHERE sweep_id = %(id)s AND subject = 'trial' AND event <> 'retry'"
+        last = "SELECT told_seq FROM sweeps WHERE sweep_id = %(id)s"
+        counted, numbered = (self.hands.sql(sql, id=self.sweep.sweep_id)[0][0] for sql in (told, last))
+        assert counted == numbered == N_TRIALS + sum(trial.generation for trial in trials), "each generation is told once"
         assert all((trial.value is not None) for trial in trials if trial.state == "finished")
         for trial in trials:
             stored = self.hands.sql(
@@ -398,9 +419,10 @@ class Cluster(RuleBasedStateMachine):
         states: dict[tuple[Any, ...], str | None] = {}
         for event in events:
             if event.to_state is None:
-                assert event.event in ("cancel_requested", "prune_requested")
+                assert event.event in ("cancel_requested", "prune_requested", "extend", "retry")
                 continue
-            about = (event.subject, event.run_id, event.attempt if event.subject == "attempt" else None)
+            subject_id = event.trial_number if event.subject == "trial" else event.run_id
+            about = (event.subject, subject_id, event.attempt if event.subject == "attempt" else None)
             if event.event in ("queue", "submit"):
                 assert about not in states
             else:
@@ -414,7 +436,7 @@ class Cluster(RuleBasedStateMachine):
             ("run", run.run_id, None): run.state
             for run in self.hands.sql("SELECT run_id, state FROM runs WHERE sweep_id = %(id)s AND kind = 'managed'", id=self.sweep.sweep_id)
         }
-        now |= {("trial", t.run_id, None): t.state for t in self.store.trials.list(self.sweep.sweep_id)}
+        now |= {("trial", t.number, None): t.state for t in self.store.trials.list(self.sweep.sweep_id)}
         now |= {
             ("attempt", a.run_id, a.attempt): a.state for a in self.hands.sql("SELECT * FROM audit_attempts WHERE sweep_id = %(id)s", id=self.sweep.sweep_id)
         }

@@ -444,7 +444,7 @@ def test_trials_list_filters_and_pages(hands: Hands) -> None:
 
 DUE = DueVerdict("r", 1, "s", 0, "w", "lost", "", 0, cancel=False, prune=False)
 WRITES: dict[str, Callable[[Store, int, Any], object]] = {
-    "create": lambda store, epoch, sweep: store.trials.create(epoch, sweep, [NewTrial(9, {}, (), seed=0)]),
+    "create": lambda store, epoch, sweep: store.trials.create(epoch, sweep, [NewTrial(0, {}, (), seed=0)]),
     "conclude": lambda store, epoch, sweep: store.trials.conclude(epoch, sweep.sweep_id),
     "place": lambda store, epoch, _: store.queue.place(epoch, [Placement("r", "s", "w")]),
     "take_back_overdue": lambda store, epoch, _: store.queue.take_back_overdue(epoch, 15),
@@ -453,8 +453,8 @@ WRITES: dict[str, Callable[[Store, int, Any], object]] = {
     "cancel_verdict": lambda store, epoch, _: store.queue.cancel_verdict(epoch, DUE),
     "lose_silent": lambda store, epoch, _: store.sessions.lose_silent(epoch, 900),
     "note_fault": lambda store, epoch, _: store.sessions.note_fault(epoch, "w", "r", limit=3, reason=""),
-    "break_off": lambda store, epoch, sweep: store.sweeps.break_off(epoch, sweep.sweep_id, event=SweepEvent.FAIL, cause="over_budget", detail=""),
-    "finish": lambda store, epoch, sweep: store.sweeps.finish(epoch, sweep.sweep_id, event=SweepEvent.FINISH, cause="completed", detail=None),
+    "break_off": lambda store, epoch, sweep: store.sweeps.break_off(epoch, sweep, event=SweepEvent.FAIL, cause="over_budget", detail=""),
+    "finish": lambda store, epoch, sweep: store.sweeps.finish(epoch, sweep, event=SweepEvent.FINISH, cause="completed", detail=None),
 }
 
 

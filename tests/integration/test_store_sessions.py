@@ -234,7 +234,7 @@ def test_lost_after_a_limit_is_cancelled_for_that_cause(hands: Hands) -> None:
     session = hands.worker()
     sweep = hands.sweep()
     held = hands.start(sweep, 0, session)
-    assert hands.store.sweeps.break_off(hands.epoch, sweep.sweep_id, event=SweepEvent.STOP, cause="over_budget", detail="too long")
+    assert hands.store.sweeps.break_off(hands.epoch, sweep, event=SweepEvent.STOP, cause="over_budget", detail="too long")
     hands.lose(session.session_id)
     assert hands.store.queue.cancel_verdict(hands.epoch, hands.due(held.run_id))
     run = hands.store.runs.get(held.run_id)

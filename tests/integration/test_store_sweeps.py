@@ -27,7 +27,7 @@ def run_states(hands: Hands, sweep: Sweep) -> list[str]:
 
 def finish(hands: Hands, sweep: Sweep, **fields: Any) -> bool:
     """End a sweep as the scheduler does."""
-    return hands.store.sweeps.finish(hands.epoch, sweep.sweep_id, **{"event": SweepEvent.FINISH, "cause": "completed", "detail": None, **fields})
+    return hands.store.sweeps.finish(hands.epoch, sweep, **{"event": SweepEvent.FINISH, "cause": "completed", "detail": None, **fields})
 
 
 # -- submit --------------------------------------------------------------------------------------------------
@@ -357,8 +357,8 @@ def test_break_off_stops_everything_with_its_cause(hands: Hands, event: SweepEve
     """A limit was reached: sweep, waiting trials and running ones carry that cause; a second time is nothing."""
     sweep = hands.sweep(2)
     held = hands.start(sweep, 0)
-    assert hands.store.sweeps.break_off(hands.epoch, sweep.sweep_id, event=event, cause="over_budget", detail="too long")
-    assert not hands.store.sweeps.break_off(hands.epoch, sweep.sweep_id, event=event, cause="over_budget", detail="too long")
+    assert hands.store.sweeps.break_off(hands.epoch, sweep, event=event, cause="over_budget", detail="too long")
+    assert not hands.store.sweeps.break_off(hands.epoch, sweep, event=event, cause="over_budget", detail="too long")
     ended = hands.store.sweeps.get(sweep.sweep_id)
     assert (ended.state, ended.cause, ended.detail) == (state, "over_budget", "too long")
     assert hands.store.sessions.look(held.session_id).owned[0].cancel
@@ -366,11 +366,142 @@ def test_break_off_stops_everything_with_its_cause(hands: Hands, event: SweepEve
     assert (waiting.state, waiting.cause, waiting.detail) == (run_state, "over_budget", "too long")
 
 
+# -- more of it ------------------------------------------------------------------------------------------------------------
+
+
+def failed_sweep(hands: Hands, n_trials: int = 2) -> Sweep:
+    """A sweep whose trials have all failed and been told, and that has failed of it."""
+    sweep = hands.sweep(n_trials)
+    for number in range(n_trials):
+        hands.finish(hands.start(sweep, number), EXITED)
+        assert hands.store.queue.fail(hands.epoch, hands.due(hands.run_id(sweep, number)))
+    hands.store.trials.conclude(hands.epoch, sweep.sweep_id)
+    assert finish(hands, sweep, event=SweepEvent.FAIL, cause="exit_status")
+    return hands.store.sweeps.get(sweep.sweep_id)
+
+
+def test_extend_reopens_a_finished_sweep_with_its_new_configuration(hands: Hands) -> None:
+    """Active, without an end or a cause, the parent run with it; the history says so in one row."""
+    sweep = hands.sweep(config={"limits": {"trials": 1}})
+    hands.conclude(sweep, n0=1.0)
+    assert finish(hands, sweep)
+    finished = hands.store.sweeps.get(sweep.sweep_id)
+    more = hands.store.sweeps.extend(finished, {"limits": {"trials": 3}}, "Up to 3.")
+    assert (more.state, more.ended_at, more.cause, more.detail, more.revision) == ("active", None, None, None, finished.revision + 1)
+    assert more.config == {"limits": {"trials": 3}}
+    assert hands.store.runs.get(sweep.sweep_id).state == "running"
+    event = [e for e in hands.store.sweeps.events(sweep.sweep_id) if e.event == "extend"]
+    assert [(e.from_state, e.to_state, e.detail) for e in event] == [("finished", "active", "Up to 3.")]
+
+
+def test_extend_leaves_a_paused_sweep_paused(hands: Hands) -> None:
+    """Nothing moves but its number of trials."""
+    paused = hands.store.sweeps.pause(hands.sweep().sweep_id)
+    more = hands.store.sweeps.extend(paused, {"a": 1}, "more")
+    assert (more.state, more.config, more.cause, more.detail) == ("paused", {"a": 1}, paused.cause, paused.detail)
+    assert [(e.from_state, e.to_state) for e in hands.store.sweeps.events(paused.sweep_id) if e.event == "extend"] == [(None, None)]
+
+
+def test_extend_upon_an_old_view_is_refused(hands: Hands) -> None:
+    """Two people at once: the second looks again."""
+    sweep = hands.sweep()
+    hands.store.sweeps.extend(sweep, {"by": "one"}, "")
+    with pytest.raises(NotNow, match="changed meanwhile"):
+        hands.store.sweeps.extend(sweep, {"by": "the other"}, "")
+    assert hands.store.sweeps.get(sweep.sweep_id).config == {"by": "one"}
+
+
+@pytest.mark.parametrize("move", ["stop", "cancel"])
+def test_extend_and_retry_are_refused_of_what_was_to_end(hands: Hands, move: str) -> None:
+    """Stopping and cancelled sweeps take nothing more."""
+    ended = getattr(hands.store.sweeps, move)(hands.sweep().sweep_id)
+    with pytest.raises(NotNow, match="can't extend"):
+        hands.store.sweeps.extend(ended, {}, "")
+    with pytest.raises(NotNow, match="can't retry"):
+        hands.store.sweeps.retry(ended, {})
+
+
+def test_finish_thought_out_before_an_extension_is_refused(hands: Hands) -> None:
+    """The scheduler saw the last trial end; meanwhile there are to be more."""
+    sweep = hands.sweep()
+    hands.conclude(sweep, n0=1.0)
+    hands.store.sweeps.extend(sweep, {}, "more")
+    assert not finish(hands, sweep)
+    assert not hands.store.sweeps.break_off(hands.epoch, sweep, event=SweepEvent.FAIL, cause="over_budget", detail="")
+    assert hands.store.sweeps.get(sweep.sweep_id).state == "active"
+
+
+def test_retry_opens_failed_trials_with_new_runs(hands: Hands) -> None:
+    """A new generation each: same parameters, seed and command, queued; the failed run stays as it was, and each is told anew."""
+    sweep = failed_sweep(hands)
+    before = hands.store.trials.list(sweep.sweep_id)
+    assert hands.store.sweeps.retry(sweep, {"x": 1}) == [0, 1]
+    again = hands.store.sweeps.get(sweep.sweep_id)
+    assert (again.state, again.ended_at, again.cause, again.config) == ("active", None, None, {"x": 1})
+    for old, new in zip(before, hands.store.trials.list(sweep.sweep_id), strict=True):
+        assert (new.state, new.run_state, new.generation, new.told_seq, new.cause, new.value) == ("open", "queued", 1, None, None, None)
+        assert (new.params, new.run_id != old.run_id, hands.store.runs.get(old.run_id).state) == (old.params, True, "failed")
+        of_old, of_new = (hands.sql("SELECT argv::text, params::text, seed, queue, priority FROM runs WHERE run_id = %(id)s", id=t.run_id) for t in (old, new))
+        assert of_old == of_new
+        assert hands.store.runs.data(new.run_id).params == hands.store.runs.data(old.run_id).params
+        assert [e.event for e in hands.store.runs.events(new.run_id)] == ["retry", "queue"]
+    hands.conclude(sweep, n0=2.0, n1=1.0)
+    assert [(t.state, t.generation) for t in hands.store.trials.list(sweep.sweep_id)] == [("finished", 1)] * 2
+    assert sorted(t.told_seq or 0 for t in hands.store.trials.list(sweep.sweep_id)) == [3, 4]
+
+
+def test_retry_of_named_trials_leaves_the_others(hands: Hands) -> None:
+    """Numbers of trials that have not failed, or are not there, are left out of the answer."""
+    sweep = failed_sweep(hands)
+    assert hands.store.sweeps.retry(sweep, {}, [1, 7]) == [1]
+    assert [t.state for t in hands.store.trials.list(sweep.sweep_id)] == ["failed", "open"]
+    assert hands.store.sweeps.retry(hands.store.sweeps.get(sweep.sweep_id), {}, [1]) == []
+
+
+def test_retry_without_a_failed_trial_changes_nothing(hands: Hands) -> None:
+    """A finished sweep stays finished."""
+    sweep = hands.sweep()
+    hands.conclude(sweep, n0=1.0)
+    finish(hands, sweep)
+    finished = hands.store.sweeps.get(sweep.sweep_id)
+    assert hands.store.sweeps.retry(finished, {}) == []
+    assert hands.store.sweeps.get(sweep.sweep_id) == finished
+
+
+def test_retry_twice_at_once_opens_each_once(hands: Hands) -> None:
+    """Two people press the button."""
+    sweep = failed_sweep(hands)
+
+    def press() -> object:
+        try:
+            return hands.store.sweeps.retry(sweep, {})
+        except NotNow as error:
+            return error.message
+
+    answers = both(press, press)
+    assert [0, 1] in answers
+    assert {t.generation for t in hands.store.trials.list(sweep.sweep_id)} == {1}
+
+
 def registering(hands: Hands, model: str, **fields: Any) -> Sweep:
     """A sweep of two concluded trials, of which the second is better, that wants its winner registered."""
     sweep = hands.sweep(2, metric_name="loss", config={"register": {"model": model, "alias": "best", **fields}})
     hands.conclude(sweep, n0=2.0, n1=1.0)
     return sweep
+
+
+def test_finish_again_registers_a_new_winner_only(hands: Hands) -> None:
+    """Extended: the same winner keeps its version, a better one gets the next."""
+    sweep = registering(hands, "again")
+    finish(hands, sweep)
+    for n_more, versions in ((0.5, 2), (9.0, 2)):
+        sweep = hands.store.sweeps.get(sweep.sweep_id)
+        sweep = hands.store.sweeps.extend(sweep, sweep.config, "more")
+        number = hands.store.trials.next_number(sweep.sweep_id)
+        hands.add_trials(sweep, [number])
+        hands.conclude(sweep, **{f"n{number}": n_more})
+        assert finish(hands, sweep)
+        assert len(hands.store.registry.of_sweep(sweep.sweep_id)) == versions
 
 
 def test_finish_registers_the_winner_once(hands: Hands) -> None:

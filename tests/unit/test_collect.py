@@ -271,6 +271,16 @@ def test_collect_reads_patterns_of_other_tools(pattern: str, text: str, keys: tu
     assert [(key, value) for key, value, _ in collect(text, *keys, pattern=pattern)] == found
 
 
+def test_collect_reads_each_metric_by_its_own_pattern(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several may read one line, with its step; they share the time that one pattern may take."""
+    collector = StdoutCollector(Collect(patterns={"a": r"A: (\S+)", "b": r"B(?:ee)?=(\value)", "a.step": r"(?P<step>\d+)/9 (?P<value>\S+)"}), ("loss",))
+    text = b"epoch=3 A: 0.5 Bee=2 loss=1\nA: bad B=1\n4/9 7\n"
+    assert plain(collector.feed(text, 0)) == [("a", 0.5, 3), ("b", 2.0, 3), ("b", 1.0, 4), ("a.step", 7.0, 4)]
+    monkeypatch.setattr(collect_module, "PATTERN_FEED_S", -1.0)
+    assert collector.feed(b"A: 1\n", 0) == []
+    assert "was given up" in collector.note
+
+
 @pytest.mark.parametrize("keys", [(), ("loss", "acc")])
 def test_collect_refuses_pattern_of_one_value_when_its_key_is_not_known(keys: tuple[str, ...]) -> None:
     """One group is the value of the only key: with none or several there is no telling whose."""
@@ -404,9 +414,11 @@ def test_docs_page_of_collecting_is_true() -> None:
 
 def test_docs_patterns_of_collecting_work() -> None:
     """The page's patterns find what stands beside them."""
-    (example,) = [block for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL) if "stdout" in block]
-    stdout = yaml.safe_load(example)["collect"]["stdout"]
+    examples = [block for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL) if "stdout" in block]
+    stdout, definitions = (yaml.safe_load(example)["collect"]["stdout"] for example in examples)
     assert collect("[4] loss -> 0.5", "loss", pattern=stdout) == [("loss", 0.5, 4)]
+    collector = StdoutCollector(Collect(patterns=definitions))
+    assert plain(collector.feed(b"Train_error=0.138318; Valid_error=0.324557;\n", 0)) == [("train:error", 0.138318, 0), ("validation:error", 0.324557, 0)]
     rows = [line.split("|", 3)[3] for line in PAGE.partition("Groups may be")[2].replace(r"\|", "\N{BROKEN BAR}").splitlines()[4:]]
     katib, guild, one, several, named = (code.replace("\N{BROKEN BAR}", "|") for row in rows for code in re.findall("`([^`]+)`", row))
     assert collect("{metricName: loss, metricValue: 0.5}", pattern=katib) == [("loss", 0.5, 0)]

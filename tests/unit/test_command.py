@@ -80,18 +80,32 @@ def test_command_template_fills_pieces_and_appends_the_rest() -> None:
 SWEEP: dict[str, Any] = {"program": "t.py", "method": "grid", "parameters": {"a": {"value": 1}}, "env": {"DATA": "/d", "n_x": "5"}}
 
 
-def test_command_variables_are_those_of_the_file() -> None:
-    """Within a longer word, and several in one."""
-    config = config_from_mapping({**SWEEP, "command": ["${program}", "--data=${envvar:DATA}/${envvar:n_x}", "${envvar:DATA}", "${args}"]})
-    assert build_argv(config, {"a": 1}) == ("t.py", "--data=/d/5", "/d", "--a=1")
+def argv_in_trial(mapping: dict[str, Any], params: dict[str, Any], env: dict[str, str]) -> tuple[str, ...]:
+    """What is run in the end: as the scheduler builds it, and the worker expands it."""
+    config = config_from_mapping(mapping)
+    return surroundings.expand(build_argv(config, params), {**config.launch(None).env, **env})
+
+
+def test_command_variables_are_those_of_the_trial() -> None:
+    """Of the file's `env` or the worker's own, within a longer word, several in one; one that is not set leaves its bare name."""
+    command = ["${program}", "--data=${envvar:DATA}/${envvar:n_x}", "${envvar:HOME}", "${envvar:NOWHERE}", "${args}"]
+    assert argv_in_trial({**SWEEP, "command": command}, {"a": 1}, {"HOME": "/h"}) == ("t.py", "--data=/d/5", "/h", "NOWHERE", "--a=1")
+
+
+@given(st.lists(st.sampled_from(["$", "{", "envvar:", "A", "}", "${envvar:", "${envvar:A}", "${envvar:}", "${args_json_file}"]), max_size=6).map("".join))
+def test_command_values_are_never_taken_for_variables(value: str) -> None:
+    """A parameter's value arrives as it is, whatever it looks like; so does an MLproject's."""
+    for command in (MacroCommand(("x", "${args_no_equals}")), TemplateCommand((("x",), ("", "a", "")), declared=("a",))):
+        config = Commanded()
+        config.command = command
+        assert surroundings.expand(build_argv(config, {"a": value}), {"A": "seen"})[-1] == value
 
 
 def test_command_file_of_parameters_is_where_the_worker_writes_it() -> None:
-    """Beside the folder that a process starts in, and at its mount in a container."""
-    command = ["x", "${args_json_file}"]
-    assert build_argv(config_from_mapping({**SWEEP, "command": command}), {"a": 1}) == ("x", f"../{surroundings.PARAMS_FILE}")
-    in_container = config_from_mapping({**SWEEP, "command": command, "resources": {"image": "i"}})
-    assert build_argv(in_container, {"a": 1}) == ("x", surroundings._IN_CONTAINER_PARAMS)
+    """Its path is in the trial's environment, on a host and in a container; nested parameters are nested in it."""
+    mapping = {**SWEEP, "command": ["x", "${args_json_file}"], "parameters": {"o": {"parameters": {"x": {"value": 1}}}}}
+    assert argv_in_trial(mapping, {"o.x": 1}, {"SWEEP_ARGS_FILE": "/f/args.json"}) == ("x", "/f/args.json")
+    assert config_from_mapping(mapping).launch(None).nested == {"o.x": ("o", "x")}
 
 
 def test_command_nests_parameters_again_wherever_they_stand() -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -111,3 +112,20 @@ def test_logs_last_error_line_is_the_error_itself(tmp_path: Path) -> None:
     append(tmp_path / "stderr", b"x" * 20_000 + b"\nTraceback (most recent call last):\n  ...\nValueError: no \xff such\n\n")
     assert last_error_line(tmp_path) == "ValueError: no \ufffd such"
     assert last_error_line(tmp_path, limit=10) == "ValueError"
+
+
+@pytest.mark.parametrize(
+    ("output", "found"),
+    [
+        ("Traceback (most recent call last):\n  x\nRuntimeError: CUDA error\nFor debugging consider this.\nCompile with that.\n", "RuntimeError: CUDA error"),
+        ("Traceback (most recent call last):\n  x\nKeyError: 1\n\nDuring it:\n\nTraceback (most recent call last):\n  x\nOSError: 2\n", "OSError: 2"),
+        ("Traceback (most recent call last):\n  x\nOSError: tried again\n" + "later\n" * 12 + "no data\n", "no data"),
+        ("no data\nwandb (stand-in): nothing is sent to W&B\nsweep_client: the server is away\n", "no data"),
+        ("sweep_client: the server is away\n", ""),
+        ("Traceback (most recent call last):\n  cut off here\n", "cut off here"),
+    ],
+)
+def test_logs_last_error_line_is_the_error_when_other_lines_follow(tmp_path: Path, output: str, found: str) -> None:
+    """Advice of a message's further lines is no error, nor is what our own modules say, nor a traceback that was caught long before."""
+    append(tmp_path / "stderr", output.encode())
+    assert last_error_line(tmp_path) == found

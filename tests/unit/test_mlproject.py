@@ -333,13 +333,19 @@ def test_mlproject_environment_is_named_found_or_the_systems(tmp_path: Path, fil
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("train.py", ("python", "train.py", "--a", "1")), ("sub/it's {a}.sh", ("bash", "sub/it's {a}.sh", "--a", "1")), ("no.py", None), ("../x.py", None)],
+    [
+        ("train.py", ("python", "train.py", "--a", "1")),
+        ("fit.R", ("Rscript", "fit.R", "--a", "1")),
+        ("sub/it's {a}.sh", ("bash", "sub/it's {a}.sh", "--a", "1")),
+        ("no.py", None),
+        ("../x.py", None),
+    ],
 )
 def test_mlproject_script_is_an_entry_point(tmp_path: Path, name: str, expected: tuple[str, ...] | None) -> None:
-    """`.py` and `.sh` files of the project can be named in place of an entry point, and nothing outside of it."""
+    """`.py`, `.sh` and `.R` files of the project can be named in place of an entry point, and nothing outside of it."""
     project = tmp_path / "project"
     (project / "sub").mkdir(parents=True)
-    for path in (project / "train.py", project / "sub" / "it's {a}.sh", tmp_path / "x.py"):
+    for path in (project / "train.py", project / "fit.R", project / "sub" / "it's {a}.sh", tmp_path / "x.py"):
         path.touch()
     entry = read_project(project).entry_point(name)
     command = entry.template(Source(""), ("a",)) if entry else None
@@ -377,6 +383,16 @@ def test_docs_mlflow_page_is_one_run_and_a_sweep(shown: Path) -> None:
     sweep = load_sweep(shown / "sweep.yaml").config
     assert (sweep.trials_max, sweep.environment) == (9, Environment("python_env", "python_env.yaml"))
     assert build_argv(sweep, sweep.space.cell(0))[-4:] == ("--lr", "0.1", "--depth", "2")
+
+
+def test_docs_mlflow_page_runs_several_entry_points(shown: Path) -> None:
+    """The file that chooses among them does, where the MLproject has them."""
+    text = (shown / "MLproject").read_text()
+    (shown / "MLproject").write_text(text + "  train_big:\n    command: python big.py\n")
+    sweep = load_sweep(shown / "both.yaml").config
+    commands = [build_argv(sweep, sweep.space.cell(index)) for index in range(sweep.trials_max or 0)]
+    assert [command[1] for command in commands] == ["train.py", "train.py", "big.py", "big.py"]
+    assert commands[-1] == ("python", "big.py", "--lr", "0.01", "--depth", "4")
 
 
 def test_docs_mlflow_page_shows_the_error_that_is_told(shown: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,6 +41,8 @@ def test_outcome_detail_helps() -> None:
     assert "memory" in outcome_of(ExitReport(signal=9)).detail
     assert "memory" not in outcome_of(ExitReport(signal=9, stop_sent=True)).detail
     assert outcome_of(ExitReport(exit_status=2), error_line="KeyError: 'x'").detail == "exit status 2: KeyError: 'x'"
+    missing = outcome_of(ExitReport(exit_status=1), error_line="ModuleNotFoundError: No module named 'wandb'").detail
+    assert missing.startswith("exit status 1: ModuleNotFoundError: No module named 'wandb' (add 'compat: wandb' to the sweep file")
     assert signal_name(250) == "signal 250"
 
 

@@ -10,30 +10,10 @@ from random import Random
 import pytest
 from msgspec.structs import replace
 
+from sweeps import distributions as dist
 from sweeps.command import MacroCommand, TemplateCommand, build_argv
 from sweeps.errors import SpecError, SpecProblems
-from sweeps.space import (
-    Beta,
-    Categorical,
-    CategoricalWithProbabilities,
-    Constant,
-    IntUniform,
-    InvLogUniform,
-    InvLogUniformValues,
-    LogNormal,
-    LogUniform,
-    LogUniformValues,
-    Normal,
-    Parameter,
-    QBeta,
-    QLogNormal,
-    QLogUniform,
-    QLogUniformValues,
-    QNormal,
-    QUniform,
-    Uniform,
-)
-from sweeps.spec import REFUSED, SERVED, Overrides, Submission, config_from_mapping, load_project, load_sweep, parse_sweep
+from sweeps.spec import REFUSED, REFUSED_INNER, SERVED, Overrides, Submission, config_from_mapping, load_project, load_sweep, parse_sweep
 from sweeps.spec_config import Limits, Metric, Register, SweepConfig
 from sweeps.spec_parameters import DISTRIBUTIONS, REFUSED_KEYS
 from tracking.records import Collect, Environment, Resources, Retry
@@ -98,15 +78,15 @@ def test_spec_every_key_reaches_the_config() -> None:
         method="bayes",
         metric=Metric("val_loss", "maximize", "best"),
         parameters=(
-            LogUniformValues("lr", 1e-5, 0.1),
-            Categorical("opt", ("sgd", "adam")),
-            IntUniform("depth", 1, 8),
-            Uniform("drop", 0.0, 0.5),
-            Uniform("mixed", 1.0, 10.0),
-            QUniform("q", 0.0, 1.0, 0.1),
-            IntUniform("steps", 10, 100),
-            Constant("fixed", None),
-            Constant("named", [1, {"a": 2}]),
+            dist.LogUniformValues("lr", 1e-5, 0.1),
+            dist.Categorical("opt", ("sgd", "adam")),
+            dist.IntUniform("depth", 1, 8),
+            dist.Uniform("drop", 0.0, 0.5),
+            dist.Uniform("mixed", 1.0, 10.0),
+            dist.QUniform("q", 0.0, 1.0, 0.1),
+            dist.IntUniform("steps", 10, 100),
+            dist.Constant("fixed", None),
+            dist.Constant("named", [1, {"a": 2}]),
         ),
         command=MacroCommand(("${env}", "python3", "${program}", "-v", "2", "${args_json}"), "train.py"),
         limits=Limits(40, 8, 21600.0, 5400.0, 10),
@@ -178,13 +158,13 @@ def test_spec_mapping_problem_names_the_key_path() -> None:
 )
 def test_spec_float_is_read_as_people_write_it(number: str, value: float) -> None:
     """Numbers that YAML 1.1 takes for text are floats, as a fifth of real files need."""
-    assert parse(f"{HEAD}parameters: {{x: {{value: {number}}}}}").parameters == (Constant("x", value),)
+    assert parse(f"{HEAD}parameters: {{x: {{value: {number}}}}}").parameters == (dist.Constant("x", value),)
 
 
 def test_spec_words_of_yaml_1_1_keep_their_meaning() -> None:
     """`yes` is true, as for W&B; dates and quoted numbers stay text."""
     config = parse(HEAD + "parameters: {x: {values: [yes, off, 'yes', 2020-01-01, '1e-5', ~]}}")
-    assert config.parameters[0] == Categorical("x", (True, False, "yes", "2020-01-01", "1e-5", None))
+    assert config.parameters[0] == dist.Categorical("x", (True, False, "yes", "2020-01-01", "1e-5", None))
 
 
 BAD = [
@@ -193,7 +173,7 @@ BAD = [
     ("- a\n- b\n", ["1:1"], "a sweep file is a mapping of keys to values, not a list"),
     ("just text", ["1:1"], "a sweep file is a mapping of keys to values, not text"),
     (HEAD + PARAMETERS + "\tqueue: x\n", ["4:1"], "a tab can't indent YAML"),
-    (HEAD + PARAMETERS + "queue: [", ["5:1"], "not valid YAML"),
+    (HEAD + PARAMETERS + "queue: [", ["4:8"], "not valid YAML"),
     (HEAD + PARAMETERS + "method: grid\n", ["4:1"], "'method' stands twice (first on line 2)"),
     (HEAD + PARAMETERS + "sede: 1\n", ["4:1"], "unknown key 'sede'"),
     (HEAD + PARAMETERS + "seeds: {values: [1]}\n", ["4:1"], "'seeds' is not served by this version"),
@@ -209,6 +189,12 @@ BAD = [
     (HEAD + PARAMETERS + "early_terminate: {type: hyperband, min_iter: 3}\n", ["4:1", "4:1"], "'early_terminate' needs a 'metric' to judge by"),
     (HEAD + PARAMETERS + "early_terminate: 3\n", ["4:1", "4:1", "4:18"], "'early_terminate' is a mapping, not a number"),
     ("method: random\njob: a/b:latest\nimage_uri: x\nscheduler: {job: y}\n" + PARAMETERS, ["2:1"], "this is a file for W&B Launch: 'job' names what"),
+    ("method: random\nimage_uri: x\n" + PARAMETERS, ["2:1"], "this is a file for W&B Launch: 'image_uri' names what"),
+    (HEAD + PARAMETERS + "scheduler: {engine: optuna}\n", ["4:21"], "'scheduler.engine' 'optuna' is not served by this version"),
+    (HEAD + PARAMETERS + "scheduler: {engine: wandb, source: s.py}\n", ["4:28"], "'scheduler.source' is not served by this version"),
+    (HEAD + PARAMETERS + "scheduler: {engine: ray}\n", ["4:21"], "'scheduler.engine' can't be 'ray'"),
+    (HEAD + PARAMETERS + "scheduler: {}\n", ["4:12"], "'scheduler' has no 'engine'"),
+    ("program: t.py\nmethod: custom\n" + PARAMETERS, ["2:9"], "'method' 'custom' is not served by this version"),
     (HEAD + PARAMETERS + "kind: launch\n", ["4:7"], "'kind' can't be 'launch'"),
     (HEAD + PARAMETERS + "controller: {type: remote}\n", ["4:20"], "'controller.type' can't be 'remote'"),
     (HEAD + PARAMETERS + "controller: {kind: local}\n", ["4:13", "4:14"], "'controller' has no 'type'"),
@@ -226,6 +212,11 @@ BAD = [
     (HEAD + PARAMETERS + "collect: {stdout: '('}\n", ["4:19"], "'collect.stdout' is no regular expression"),
     (HEAD + PARAMETERS + "collect: {stdout: 'loss=(.*)'}\n", ["4:19"], "'collect.stdout' has one group"),
     (HEAD + PARAMETERS + "collect: {stdout: 'loss=.*'}\n", ["4:19"], "'collect.stdout' needs the groups"),
+    (HEAD + PARAMETERS + "collect: {stdout: {}}\n", ["4:19"], "'collect.stdout' is empty"),
+    (HEAD + PARAMETERS + "collect: {stdout: {a: 'a=(.*)'}, keys: [a]}\n", ["4:40"], "'collect.keys' stands beside the names under 'collect.stdout'"),
+    (HEAD + PARAMETERS + "collect:\n  stdout:\n    a: '('\n", ["6:8"], "the pattern of 'a' in 'collect.stdout' is no regular expression"),
+    (HEAD + PARAMETERS + "collect: {stdout: {a: 'a=(.)(.)'}}\n", ["4:23"], "the pattern of 'a' in 'collect.stdout' needs one group, the value"),
+    (HEAD + PARAMETERS + "collect: {stdout: {a: '(?P<key>.)'}}\n", ["4:23"], "the pattern of 'a' in 'collect.stdout' needs one group, the value"),
     (HEAD + PARAMETERS + "collect: {keys: loss}\n", ["4:17"], "'collect.keys' is a list of names"),
     (HEAD + PARAMETERS + "env: {A: [1]}\n", ["4:10"], "the value of 'A' in 'env' is text, not a list"),
     (HEAD + PARAMETERS + "retry: 2\n", ["4:8"], "'retry' is a mapping, not a number"),
@@ -254,12 +245,6 @@ BAD = [
     (HEAD + PARAMETERS + "entry_point: main\n", ["4:14"], "'entry_point' stands beside 'program'"),
     (HEAD + PARAMETERS + "command: python train.py\n", ["4:10"], "'command' is not a list"),
     (HEAD + PARAMETERS + "command: ['${arg}']\n", ["4:11"], "unknown macro '${arg}'"),
-    (HEAD + PARAMETERS + "command: [x, '--key=${envvar:KEY}']\n", ["4:14"], "'${envvar:KEY}' stands for a variable that 'env:' does not give"),
-    (
-        HEAD + "command: [x, '${args_json_file}']\nparameters: {o: {parameters: {x: {value: 1}}}}\n",
-        ["3:14"],
-        "'${args_json_file}' holds no nested parameters",
-    ),
     ("method: random\ncommand: ['${program}']\n" + PARAMETERS, ["2:11"], "'${program}' stands for 'program:', which is not given"),
     ("method: random\n" + PARAMETERS, ["1:1"], "nothing says what to run"),
     ("program: t.py\n" + PARAMETERS, ["1:1"], "'method' is missing"),
@@ -383,6 +368,19 @@ def test_spec_unserved_parameter_key_is_refused_by_name(key: str) -> None:
     assert found == [("4:17", f"'{key}' of parameter 'x' is not served by this version")]
 
 
+def test_spec_every_refusal_says_what_to_do_instead() -> None:
+    """A key or word that is not served comes with a way to do without it."""
+    inner = [f"{section}: {{{key}: 1}}" for section, keys in REFUSED_INNER.items() for key in keys]
+    words = ["metric: {name: a, impute: best}", "metric: {name: a, impute_while_running: latest}", "scheduler: {engine: ax}", "method: custom", "image_uri: x"]
+    for line in [*(f"{key}: 1" for key in REFUSED), *inner, *words]:
+        with pytest.raises(SpecProblems) as caught:
+            parse(f"program: t.py\n{'' if 'method' in line else 'method: random'}\n{PARAMETERS}{line}\n")
+        told = [problem for problem in caught.value.problems if problem.line == 4]
+        assert told, line
+        assert [problem.message for problem in told if "not served" in problem.message and not problem.suggestion] == []
+        assert any(problem.suggestion for problem in told), line
+
+
 def test_spec_every_known_key_of_the_file_is_served_or_refused_but_not_both() -> None:
     """The two tables share no key."""
     assert not set(SERVED) & REFUSED.keys()
@@ -403,7 +401,7 @@ def test_spec_early_terminate_is_checked_when_the_user_says_no_pruning() -> None
 
 def test_spec_wandbs_keys_without_effect_are_taken() -> None:
     """What only W&B's own machinery reads changes nothing; the entity is a tag, which the file's own tags may replace."""
-    config = parse(HEAD + PARAMETERS + "apiVersion: v1\nkind: sweep\ncontroller: {type: local}\nentity: team\n")
+    config = parse(HEAD + PARAMETERS + "apiVersion: v1\nkind: sweep\ncontroller: {type: local}\nscheduler: {engine: wandb}\nentity: team\n")
     assert config == replace(parse(HEAD + PARAMETERS), tags={"entity": "team"})
     assert parse(HEAD + PARAMETERS + "entity: team\ntags: {entity: mine, a: b}\n").tags == {"entity": "mine", "a": "b"}
 
@@ -416,27 +414,27 @@ def test_spec_metric_takes_wandbs_target_and_impute() -> None:
     assert [Metric("l", target=0.5).is_reached(value) for value in (0.6, 0.5, 0.0)] == [False, True, True]
 
 
-DISTRIBUTED: list[tuple[str, Parameter]] = [
-    ("{values: [1, a], probabilities: [0.25, 75e-2]}", CategoricalWithProbabilities("x", (1, "a"), (0.25, 0.75))),
-    ("{distribution: categorical_w_probabilities, values: [1], probabilities: [1]}", CategoricalWithProbabilities("x", (1,), (1.0,))),
-    ("{distribution: q_uniform, min: 0, max: 4}", QUniform("x", 0.0, 4.0, 1.0)),
-    ("{distribution: log_uniform, min: -9, max: 0}", LogUniform("x", -9.0, 0.0)),
-    ("{distribution: q_log_uniform, min: 0, max: 3, q: 2}", QLogUniform("x", 0.0, 3.0, 2)),
-    ("{distribution: q_log_uniform_values, min: 1, max: 99}", QLogUniformValues("x", 1.0, 99.0, 1.0)),
-    ("{distribution: inv_log_uniform, min: 1, max: 3}", InvLogUniform("x", 1.0, 3.0)),
-    ("{distribution: inv_log_uniform_values, min: 1e-5, max: 1}", InvLogUniformValues("x", 1e-5, 1.0)),
-    ("{distribution: normal}", Normal("x", 0.0, 1.0)),
-    ("{distribution: normal, mu: 5, sigma: 0}", Normal("x", 5.0, 0.0)),
-    ("{distribution: q_normal, mu: 5, q: 5}", QNormal("x", 5.0, 1.0, 5)),
-    ("{distribution: log_normal, sigma: 2}", LogNormal("x", 0.0, 2.0)),
-    ("{distribution: q_log_normal}", QLogNormal("x", 0.0, 1.0, 1.0)),
-    ("{distribution: beta, a: 2, b: 5e-1}", Beta("x", 2.0, 0.5)),
-    ("{distribution: q_beta, q: 0.1}", QBeta("x", 1.0, 1.0, 0.1)),
+DISTRIBUTED: list[tuple[str, dist.Parameter]] = [
+    ("{values: [1, a], probabilities: [0.25, 75e-2]}", dist.CategoricalWithProbabilities("x", (1, "a"), (0.25, 0.75))),
+    ("{distribution: categorical_w_probabilities, values: [1], probabilities: [1]}", dist.CategoricalWithProbabilities("x", (1,), (1.0,))),
+    ("{distribution: q_uniform, min: 0, max: 4}", dist.QUniform("x", 0.0, 4.0, 1.0)),
+    ("{distribution: log_uniform, min: -9, max: 0}", dist.LogUniform("x", -9.0, 0.0)),
+    ("{distribution: q_log_uniform, min: 0, max: 3, q: 2}", dist.QLogUniform("x", 0.0, 3.0, 2)),
+    ("{distribution: q_log_uniform_values, min: 1, max: 99}", dist.QLogUniformValues("x", 1.0, 99.0, 1.0)),
+    ("{distribution: inv_log_uniform, min: 1, max: 3}", dist.InvLogUniform("x", 1.0, 3.0)),
+    ("{distribution: inv_log_uniform_values, min: 1e-5, max: 1}", dist.InvLogUniformValues("x", 1e-5, 1.0)),
+    ("{distribution: normal}", dist.Normal("x", 0.0, 1.0)),
+    ("{distribution: normal, mu: 5, sigma: 0}", dist.Normal("x", 5.0, 0.0)),
+    ("{distribution: q_normal, mu: 5, q: 5}", dist.QNormal("x", 5.0, 1.0, 5)),
+    ("{distribution: log_normal, sigma: 2}", dist.LogNormal("x", 0.0, 2.0)),
+    ("{distribution: q_log_normal}", dist.QLogNormal("x", 0.0, 1.0, 1.0)),
+    ("{distribution: beta, a: 2, b: 5e-1}", dist.Beta("x", 2.0, 0.5)),
+    ("{distribution: q_beta, q: 0.1}", dist.QBeta("x", 1.0, 1.0, 0.1)),
 ]
 
 
 @pytest.mark.parametrize(("text", "expected"), DISTRIBUTED)
-def test_spec_distribution_is_read_with_wandbs_defaults(text: str, expected: Parameter) -> None:
+def test_spec_distribution_is_read_with_wandbs_defaults(text: str, expected: dist.Parameter) -> None:
     """Each of W&B's names makes its class; what is left out is W&B's default; whole numbers stay whole in `q` alone."""
     (parameter,) = parse(f"{HEAD}parameters:\n  x: {text}\n").parameters
     assert parameter == expected
@@ -457,7 +455,7 @@ NESTED = "parameters:\n  lr: {value: 1}\n  opt:\n    parameters:\n      name: {v
 def test_spec_nested_parameters_have_names_with_dots() -> None:
     """One parameter each, under its keys joined; the way back is kept for the script, through JSON too."""
     config = parse(HEAD + NESTED)
-    assert config.parameters == (Constant("lr", 1), Categorical("opt.name", ("a", "b")), IntUniform("opt.deep.x.y", 1, 2))
+    assert config.parameters == (dist.Constant("lr", 1), dist.Categorical("opt.name", ("a", "b")), dist.IntUniform("opt.deep.x.y", 1, 2))
     assert config.command.nested == {"opt.name": ("opt", "name"), "opt.deep.x.y": ("opt", "deep", "x.y")}
     back = SweepConfig.from_builtins(json.loads(json.dumps(config.to_builtins())))
     argv = build_argv(back, {"lr": 1, "opt.name": "a", "opt.deep.x.y": 2})
@@ -501,7 +499,7 @@ def test_spec_names_have_defaults(tmp_path: Path, text: str, filename: str, name
 def test_spec_merge_keys_and_aliases_are_followed() -> None:
     """Anchors, aliases and `<<` work; own keys win over merged ones."""
     config = parse(HEAD + "parameters:\n  a: &a {min: 1, max: 3}\n  b: {<<: *a, max: 9}\n  c: *a\n")
-    assert config.parameters == (IntUniform("a", 1, 3), IntUniform("b", 1, 9), IntUniform("c", 1, 3))
+    assert config.parameters == (dist.IntUniform("a", 1, 3), dist.IntUniform("b", 1, 9), dist.IntUniform("c", 1, 3))
 
 
 @pytest.mark.parametrize(
@@ -810,6 +808,14 @@ def test_spec_values_are_of_the_type_that_the_mlproject_declares(tmp_path: Path,
     except SpecProblems as error:
         found = [(problem.line, problem.message) for problem in error.problems]
     assert found == ([(3, message)] if message else [])
+
+
+def test_spec_patterns_may_be_a_mapping_as_sagemakers() -> None:
+    """Each metric has its own, and what the file takes the worker takes."""
+    text = HEAD + PARAMETERS + "collect:\n  stdout:\n    train:error: 'Train=([0-9.]+);'\n    b: '(?P<step>\\step) (?P<value>\\value)'\n"
+    collect = parse(text).collect
+    assert collect == Collect(patterns={"train:error": "Train=([0-9.]+);", "b": r"(?P<step>\step) (?P<value>\value)"})
+    StdoutCollector(collect)
 
 
 @pytest.mark.parametrize(

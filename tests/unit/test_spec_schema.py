@@ -1,15 +1,17 @@
 """The JSON Schema that editors get: made from the reader's tables, shipped as made, and never stricter than the reader."""
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from sweeps.errors import SpecProblems
-from sweeps.spec import REFUSED, SECTIONS, SERVED, parse_sweep
+from sweeps.spec import REFUSED, SECTIONS, SERVED, config_from_mapping, parse_sweep
 from sweeps.spec_parameters import KEYS
 from sweeps.spec_schema import FILE, make_schema, schema_text
 from sweeps.spec_source import Source, read_yaml
+from sweeps.spec_texts import KEY_TEXTS
 from tests.support import generated_docs
 
 SCHEMA = make_schema()
@@ -30,7 +32,8 @@ def is_valid(value: Any, schema: dict[str, Any]) -> bool:
     """What the schema's own keywords say of a value."""
     if "$ref" in schema:
         return is_valid(value, SCHEMA["definitions"][schema["$ref"].rpartition("/")[2]])
-    if "anyOf" in schema and not any(is_valid(value, one) for one in schema["anyOf"]):
+    is_one = any(is_valid(value, one) for one in schema["anyOf"]) if "anyOf" in schema else True
+    if not is_one or not all(is_valid(value, one) for one in schema.get("allOf", ())):
         return False
     names = schema.get("type", list(TYPES))
     kinds = {kind for name in ([names] if isinstance(names, str) else names) for kind in TYPES[name]}
@@ -67,6 +70,44 @@ def test_schema_has_the_keys_of_the_reader() -> None:
     assert {key: list(SCHEMA["properties"][key]["properties"]) for key in SECTIONS} == {key: keys.split() for key, keys in SECTIONS.items()}
     found = {one["title"]: tuple(key for key in one["properties"] if key != "distribution") for one in SCHEMA["definitions"]["parameter"]["anyOf"]}
     assert found == {**KEYS, "nested": ("parameters",)}
+
+
+def described() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every key's path and schema."""
+    for key, top in SCHEMA["properties"].items():
+        yield key, top
+        yield from ((f"{key}.{inner}", schema) for inner, schema in top.get("properties", {}).items())
+    for one in SCHEMA["definitions"]["parameter"]["anyOf"]:
+        yield from ((f"{one['title']}.{key}", schema) for key, schema in one["properties"].items())
+
+
+def test_schema_describes_every_key() -> None:
+    """In at least a few words that end as a sentence does, and nothing is described that is no key."""
+    bare = [path for path, schema in described() if not re.fullmatch(r"[A-Z`].{10,}\.", schema["description"])]
+    assert bare == []
+    distributions = [one["description"] for one in SCHEMA["definitions"]["parameter"]["anyOf"]]
+    assert len(set(distributions)) == len(distributions)
+    inner = {"distribution", "parameters", *(key for keys in KEYS.values() for key in keys)}
+    assert {path for path, _ in described() if path.partition(".")[0] not in {*KEYS, "nested"}} | {f"parameters.*.{key}" for key in inner} == set(KEY_TEXTS)
+
+
+def test_schema_examples_and_defaults_are_valid() -> None:
+    """What an editor offers for a key is what the key takes."""
+    for path, schema in described():
+        for value in [*schema["examples"], *([schema["default"]] if "default" in schema else [])]:
+            assert is_valid(value, schema), path
+
+
+def test_schema_examples_are_taken_by_the_reader() -> None:
+    """Each distribution's is drawn from as it stands; each section's and key's is no mistake by its kind."""
+    for one in SCHEMA["definitions"]["parameter"]["anyOf"][:-1]:
+        (parameter,) = config_from_mapping({"program": "t.py", "method": "random", "parameters": {"x": one["examples"][0]}}).parameters
+        assert parameter.__struct_config__.tag == one["title"]
+    alone = {"program": "t.py", "method": "random", "parameters": {"x": {"value": 1}}, "metric": {"name": "a"}}
+    for key, schema in SCHEMA["properties"].items():
+        # An entry point stands in place of the program, in a folder that is not looked at here.
+        if key != "entry_point":
+            assert config_from_mapping({**alone, key: schema["examples"][0]}, no_pruning=True).parameters, key
 
 
 @pytest.mark.parametrize(

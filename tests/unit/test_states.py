@@ -55,13 +55,13 @@ SWEEP = LifeCycle(
     moves=states.SWEEP_MOVES,
     final=states.FINAL_SWEEP_STATES,
     finals="finished failed cancelled",
-    reopens="finished",
+    reopens="finished failed",
     allowed="""
         active pause paused         paused resume active        active stop stopping        paused stop stopping
         active finish finished      paused finish finished      stopping finish finished
         active fail failed          paused fail failed          stopping fail failed
         active cancel cancelled     paused cancel cancelled     stopping cancel cancelled
-        finished extend active
+        finished extend active      finished retry active       failed retry active
     """,
 )
 TRIAL = LifeCycle(
@@ -130,7 +130,7 @@ def test_states_all_allowed_moves_are_in_the_table(cycle: LifeCycle) -> None:
 
 @life_cycle
 def test_states_final_ones_never_reopen_except_by_request_of_a_person(cycle: LifeCycle) -> None:
-    """Only `extend` leaves a finished sweep and `retry` a failed trial; runs and attempts never reopen."""
+    """Only `extend` and `retry` leave a sweep that has ended, and `retry` a failed trial; runs and attempts never reopen."""
     reopened = {state for move in cycle.moves.values() for state in move.from_ if state in cycle.final}
     assert reopened == set(cycle.reopens.split())
 

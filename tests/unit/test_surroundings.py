@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tracking.records import ClaimedRun, Environment, Launch, Resources
 from tracking.settings import Settings
@@ -15,9 +18,12 @@ from tracking.snapshots import pack
 from worker import errands as errands_module
 from worker.errands import CalledOff
 from worker.errors import CodeBroken, EnvironmentBroken, LaunchFailed
-from worker.surroundings import CLIENT_FOLDER, Surroundings
+from worker.surroundings import CLIENT_FOLDER, Surroundings, expand, wandb_config
 
 MAX_BYTES: Final = 1 << 20
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
+PLAIN = st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False) | TEXTS
+VALUES = st.recursive(PLAIN, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXTS, inner, max_size=2), max_leaves=4)
 
 
 class SnapshotServer:
@@ -187,6 +193,8 @@ def test_surroundings_of_a_process_are_told_in_variables(
         "SWEEP_SEED": "42",
         "SWEEP_PARAMS": '{"lr": 0.1}',
         "SWEEP_PARAMS_FILE": str(tmp_path / "params.json"),
+        "SWEEP_ARGS_FILE": str(tmp_path / "args.json"),
+        "WANDB_SWEEP_PARAM_PATH": str(tmp_path / "wandb.yaml"),
         "SWEEP_TRACKING_URI": server.url,
         "SWEEP_RUN_TOKEN": "token",
         "MLFLOW_TRACKING_URI": server.url,
@@ -217,7 +225,7 @@ def test_surroundings_put_the_stand_in_for_wandb_first_when_the_file_asks_for_it
     assert (Path(client.source) / Path(inside).relative_to(client.target) / "wandb" / "__init__.py").is_file()
 
 
-@pytest.mark.parametrize("name", ["SWEEP_RUN_TOKEN", "SWEEP_SEED", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "WANDB_RUN_ID"])
+@pytest.mark.parametrize("name", ["SWEEP_RUN_TOKEN", "SWEEP_SEED", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH"])
 def test_surroundings_tell_a_trial_its_own_run_whatever_the_file_says(surroundings: Surroundings, tmp_path: Path, name: str) -> None:
     """What the worker tells a trial about itself wins over the record's `env` (D7)."""
     ours = surroundings.variables(claimed(), "token", tmp_path, None)[name]
@@ -226,7 +234,7 @@ def test_surroundings_tell_a_trial_its_own_run_whatever_the_file_says(surroundin
 
 def test_surroundings_hand_containers_a_copy_of_the_client(surroundings: Surroundings, tmp_path: Path) -> None:
     """It lies in the state folder, the one that an engine is told the true place of; a worker that starts again brings it up to date."""
-    (mount, _) = surroundings.mounts(claimed(resources=Resources(image="any")), tmp_path)
+    (mount, *_) = surroundings.mounts(claimed(resources=Resources(image="any")), tmp_path)
     copy = mount.source / "sweep_client.py"
     assert mount.source.is_relative_to(tmp_path / "home" / "workers" / "w1")
     copy.write_text("outdated")
@@ -249,8 +257,36 @@ def test_surroundings_of_a_container_are_only_what_is_ours(surroundings: Surroun
     assert not {"PATH", "HOME", "MY_OWN"} & told.keys()
     mounts = {mount.target: mount.source for mount in surroundings.mounts(run, tmp_path)}
     client = tmp_path / "home" / "workers" / "w1" / "client"
-    assert mounts == {told["PYTHONPATH"]: client, told["SWEEP_PARAMS_FILE"]: tmp_path / "params.json"}
+    files = {told["SWEEP_PARAMS_FILE"]: "params.json", told["SWEEP_ARGS_FILE"]: "args.json", told["WANDB_SWEEP_PARAM_PATH"]: "wandb.yaml"}
+    assert mounts == {told["PYTHONPATH"]: client} | {target: tmp_path / name for target, name in files.items()}
     assert surroundings.mounts(claimed(), tmp_path) == ()
+
+
+@given(st.dictionaries(TEXTS, VALUES, max_size=4))
+def test_surroundings_file_for_wandb_is_yaml_and_json(params: dict[str, Any]) -> None:
+    """W&B's client reads YAML 1.1, where 1e-5 is text and some characters are not allowed; ours reads JSON. Both read the same."""
+    text = wandb_config(params)
+    expected = {"wandb_version": 1, **{name: {"value": value} for name, value in params.items()}}
+    assert yaml.safe_load(text) == json.loads(text) == expected
+    assert json.dumps(yaml.safe_load(text)) == json.dumps(expected)
+
+
+def test_surroundings_write_parameters_flat_and_nested(surroundings: Surroundings) -> None:
+    """By their names in the record, as the command's arguments have them, and as W&B's client reads them."""
+    folder, _ = surroundings.prepare_code(claimed(params={"o.lr": 1e-5, "a.b": 2}, nested={"o.lr": ("o", "lr")}))
+    found = {name: json.loads((folder / name).read_text(encoding="utf-8")) for name in ("params.json", "args.json", "wandb.yaml")}
+    assert found == {
+        "params.json": {"o.lr": 1e-5, "a.b": 2},
+        "args.json": {"o": {"lr": 1e-5}, "a.b": 2},
+        "wandb.yaml": {"wandb_version": 1, "o": {"value": {"lr": 1e-5}}, "a.b": {"value": 2}},
+    }
+
+
+def test_surroundings_expand_variables_of_the_trial() -> None:
+    """Within words and several in one; what is not set leaves its name, what has no name is nothing, and a value is not looked at again."""
+    env = {"A": "1", "B_2": "${envvar:A} x", "C": ""}
+    words = ("${envvar:A}", "--b=${envvar:B_2}/${envvar:A}", "${envvar:NOT_SET}", "-${envvar:C}${envvar:}-", "$A ${A} ${envvar:a-b}")
+    assert expand(words, env) == ("1", "--b=${envvar:A} x/1", "NOT_SET", "--", "$A ${A} ${envvar:a-b}")
 
 
 def test_surroundings_need_the_environment_file_in_the_snapshot(surroundings: Surroundings, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from sweeps.spec import parse_sweep
 from tests.support.services import wait_until
 from tests.support.tracking_server import FakeServer, fake_server
 from tracking.records import ClaimedRun, Launch
-from worker.surroundings import CLIENT_FOLDER, trial_variables
+from worker.surroundings import CLIENT_FOLDER, trial_variables, wandb_config
 
 PREFIX: Final = "/api/2.0/mlflow-artifacts/artifacts/7/r1/artifacts/"
 
@@ -40,7 +40,7 @@ def run(server: FakeServer, tmp_path: Path) -> Runs:
         (tmp_path / "train.py").write_text(textwrap.dedent(script), encoding="utf-8")
         (tmp_path / "params.json").write_text(json.dumps(params), encoding="utf-8")
         claimed = ClaimedRun("r1", 1, 1, "7", "s1/3", ("python",), params, Launch(env=env or {}, compat=compat), "s1", 3, 42)
-        ours = trial_variables(claimed, token="t", server=server.url, params_file=str(tmp_path / "params.json"), client_folder=str(CLIENT_FOLDER))
+        ours = trial_variables(claimed, token="t", server=server.url, files_folder=str(tmp_path), client_folder=str(CLIENT_FOLDER))
         environ = {**os.environ, **ours, "PYTHONDONTWRITEBYTECODE": "1"}
         command = [sys.executable, *(["-W", "error"] if strict else []), "train.py", *arguments]
         done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=90, check=False)
@@ -507,6 +507,20 @@ def test_wandb_run_in_a_forked_child_ends_with_its_parent(run: Runs, server: Fak
         strict=False,
     )
     assert server.points == [("x", 1.0, 3), ("y", 2.0, 3)]
+
+
+def test_wandb_config_is_read_from_the_agents_file_outside_a_trial(run: Runs, tmp_path: Path) -> None:
+    """Where no worker of ours has told it otherwise, the file that W&B's agent writes says the parameters; it is the same one in a trial."""
+    (tmp_path / "agent.yaml").write_text(wandb_config({"lr": 1e-5, "o": {"name": "sgd"}}), encoding="utf-8")
+    script = """
+        import os
+        os.environ.update(SWEEP_RUN_ID="", WANDB_SWEEP_PARAM_PATH="agent.yaml")
+        import wandb
+
+        wandb.init(config={"lr": 3, "epochs": 2})
+        print(wandb.config)
+        """
+    assert run(script, lr=7).stdout == "{'lr': 1e-05, 'epochs': 2, 'o': {'name': 'sgd'}}\n"
 
 
 def test_wandb_page_is_true(run: Runs, server: FakeServer, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`sweep why`: every wait has its reason, every move its sentence. Records in, sentences out."""
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -10,7 +11,7 @@ from msgspec.structs import replace
 
 from scheduler.placement import can_serve, choose_placements
 from sweeps.api.story import tell_run, tell_sweep
-from sweeps.api.waits import Bounds, Scene, Wish, lacks, why_not_placed
+from sweeps.api.waits import Bounds, Scene, Wish, lacks, openings, why_not_placed
 from sweeps.api.why import not_proposed, why_run, why_sweep
 from sweeps.wording import clock_text, listed, span_text, until_text
 from tracking.records import Event, Launch, Resources, Retry, Run, Sweep, SweepCounts, WorkerView
@@ -566,6 +567,13 @@ def test_why_tells_how_a_sweep_ended_and_what_failed() -> None:
     ]
 
 
+def test_why_tells_of_trials_that_have_yet_to_stop() -> None:
+    """A cancelled sweep has ended; what runs of it has a while."""
+    reasons = why_sweep(replace(SWEEP, state="cancelled", cause="cancelled"), SweepCounts(running=2), Progress(n_running=2), {}, [], scene())
+    told = "2 trials were asked to stop and still run; what does not end by itself is killed 30 s after its worker has heard of that."
+    assert [(reason.wait, reason.text) for reason in reasons[1:]] == [("stop", told)]
+
+
 @pytest.mark.parametrize(
     ("state", "number", "told"),
     [
@@ -629,6 +637,20 @@ def test_why_says_there_is_room_exactly_where_placement_finds_some(
     (reason, *_) = why_not_placed(wish, Scene(LED, workers, holdings))
     placed = bool(choose_placements([waiting], runs, workers))
     assert (reason.wait == "placing") == placed
+
+
+@given(
+    workers=st.lists(WORKERS, max_size=3, unique_by=lambda worker: worker.worker_id),
+    resources=RESOURCES,
+    held=st.lists(st.tuples(st.integers(0, 2), RESOURCES), max_size=3),
+)
+def test_openings_are_what_placement_would_fill(workers: list[WorkerView], resources: Resources, held: list[tuple[int, Resources]]) -> None:
+    """As many runs of a new sweep are placed on each worker as were promised, and no more."""
+    holdings = [Holding(str(n), f"w{on}-session", "t", "t", n, "ann", "running", each, tuple(range(each.gpus))) for n, (on, each) in enumerate(held)]
+    runs = [HeldRun(h.run_id, h.sweep_id, "ann", h.session_id, h.state, h.resources, tuple(h.gpu_ids)) for h in holdings]
+    waiting = [QueuedRun(f"r{n}", "s", "kim", "gpu", 50, NOW, resources, None, ()) for n in range(7)]
+    promised = {worker.worker_id: n for worker, n in openings(Wish("", "gpu", resources), Scene(LED, workers, holdings))}
+    assert promised == Counter(placement.worker_id for placement in choose_placements(waiting, runs, workers))
 
 
 # -- the story ---------------------------------------------------------------------------------------------------------

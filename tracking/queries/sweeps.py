@@ -57,6 +57,9 @@ SELECT sweep_id, state, count(*) AS n FROM trials WHERE sweep_id = ANY(%(sweep_i
 """
 """Index: ix_trials_state alone."""
 
+N_OPEN: Final = "SELECT count(*) FROM trials WHERE sweep_id = %(sweep_id)s AND state = 'open'"
+"""Index: ix_trials_open."""
+
 OPEN_COUNTS: Final = """
 SELECT t.sweep_id, r.state AS run_state, count(*) AS n
   FROM trials t JOIN runs r ON r.run_id = t.run_id
@@ -78,15 +81,27 @@ def move(event: str, allowed: Move) -> str:
     is_final = "now()" if allowed.to in ("finished", "failed", "cancelled") else "NULL"
     return f"""
 WITH old AS (
-    SELECT sweep_id, state FROM sweeps WHERE sweep_id = %(sweep_id)s AND state IN {from_states(allowed)} FOR UPDATE
+    SELECT sweep_id, state FROM sweeps
+     WHERE sweep_id = %(sweep_id)s AND state IN {from_states(allowed)} AND (%(revision)s::int IS NULL OR revision = %(revision)s) FOR UPDATE
 ), s AS (
     UPDATE sweeps SET state = {to_state(allowed)}, ended_at = {is_final}, cause = %(cause)s, detail = %(detail)s
       FROM old WHERE sweeps.sweep_id = old.sweep_id RETURNING sweeps.sweep_id, old.state
 )
 INSERT INTO events (subject, event, from_state, to_state, sweep_id, run_id, cause, detail)
-SELECT 'sweep', '{event}', state, {to_state(allowed)}, sweep_id, sweep_id, %(cause)s, coalesce(%(detail)s, '') FROM s
+SELECT 'sweep', '{event}', state, {to_state(allowed)}, sweep_id, sweep_id, %(cause)s, coalesce(%(note)s, %(detail)s, '') FROM s
 """
 
+
+HOLD: Final = "SELECT * FROM sweeps WHERE sweep_id = %(sweep_id)s FOR UPDATE"
+
+REVISE: Final = """
+WITH s AS (
+    UPDATE sweeps SET config = %(config)s, revision = revision + 1 WHERE sweep_id = %(sweep_id)s RETURNING sweep_id, state
+)
+INSERT INTO events (subject, event, sweep_id, run_id, detail)
+SELECT 'sweep', %(event)s, sweep_id, sweep_id, %(note)s FROM s WHERE state IN ('active', 'paused')
+"""
+"""A sweep that has ended is moved as well, and that tells it."""
 
 MOVES: Final = {event: move(event, allowed) for event, allowed in SWEEP_MOVES.items()}
 
@@ -98,5 +113,5 @@ SELECT * FROM (SELECT * FROM events WHERE sweep_id = %(sweep_id)s ORDER BY seq D
 RUN_EVENTS: Final = "SELECT * FROM events WHERE run_id = %(run_id)s ORDER BY seq"
 
 MARK_REGISTERED: Final = """
-UPDATE sweeps SET registered_at = now(), register_detail = %(detail)s WHERE sweep_id = %(sweep_id)s AND registered_at IS NULL
+UPDATE sweeps SET registered_at = now(), register_detail = %(detail)s WHERE sweep_id = %(sweep_id)s
 """

@@ -7,6 +7,13 @@ from tracking.states import FINAL_RUN_STATES
 
 NEXT_NUMBER: Final = "SELECT coalesce(max(number) + 1, 0) FROM trials WHERE sweep_id = %(sweep_id)s"
 
+STANDINGS: Final = """
+SELECT s.sweep_id, (SELECT coalesce(max(number) + 1, 0) FROM trials t WHERE t.sweep_id = s.sweep_id) AS next_number,
+       (SELECT count(*) FROM trials t WHERE t.sweep_id = s.sweep_id AND t.state = 'open') AS n_open
+  FROM sweeps s WHERE s.sweep_id = ANY(%(sweep_ids)s)
+"""
+"""Indexes: primary keys, ix_trials_open."""
+
 HOLD_SWEEP: Final = "SELECT state FROM sweeps WHERE sweep_id = %(sweep_id)s FOR NO KEY UPDATE"
 
 INSERT_RUNS: Final = (
@@ -42,6 +49,36 @@ SELECT sweep_id, number, state, params::text AS params, generation, run_id, valu
 """
 """Indexes: ix_trials_open, runs' primary key. A run's final states are named as a trial's are. Conclusion and telling
 are one row's one move: each generation is told exactly once (I2)."""
+
+FAILED: Final = """
+SELECT t.number, t.run_id, t.generation, t.params::text AS params FROM trials t
+ WHERE t.sweep_id = %(sweep_id)s AND t.state = 'failed' AND (%(numbers)s::int[] IS NULL OR t.number = ANY(%(numbers)s))
+ ORDER BY t.number FOR UPDATE
+"""
+"""Index: ix_trials_state."""
+
+INSERT_RUNS_AGAIN: Final = """
+INSERT INTO runs (run_id, experiment_id, kind, name, user_name, state, parent_run_id, sweep_id, trial_number, generation, argv, params, seed, queue,
+                  priority)
+SELECT v.new_run_id, r.experiment_id, r.kind, r.name, r.user_name, 'queued', r.parent_run_id, r.sweep_id, r.trial_number, r.generation + 1, r.argv,
+       r.params, r.seed, r.queue, r.priority
+  FROM unnest(%(run_ids)s::text[], %(new_run_ids)s::text[]) AS v (run_id, new_run_id) JOIN runs r ON r.run_id = v.run_id
+"""
+
+REOPEN: Final = """
+WITH t AS (
+    UPDATE trials SET state = 'open', generation = generation + 1, run_id = v.new_run_id, told_seq = NULL, value = NULL, cause = NULL, detail = NULL,
+           ended_at = NULL
+      FROM unnest(%(run_ids)s::text[], %(new_run_ids)s::text[]) AS v (run_id, new_run_id)
+     WHERE trials.sweep_id = %(sweep_id)s AND trials.run_id = v.run_id
+    RETURNING trials.sweep_id, trials.number, trials.run_id
+)
+INSERT INTO events (subject, event, from_state, to_state, sweep_id, trial_number, run_id)
+SELECT subject, event, from_state, to_state, sweep_id, number, run_id
+  FROM t, (VALUES (1, 'trial', 'retry', 'failed', 'open'), (2, 'run', 'queue', NULL, 'queued')) AS e (place, subject, event, from_state, to_state)
+ ORDER BY number, place
+"""
+"""The run that failed stays as it is; its trial is told anew when the next one has ended."""
 
 OVER: Final = f"""
 SELECT DISTINCT t.sweep_id FROM trials t JOIN runs r ON r.run_id = t.run_id

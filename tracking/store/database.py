@@ -29,10 +29,11 @@ CONNECT: Final[dict[str, Any]] = {
 }
 """How connections notice that Postgres is gone. Times in seconds, `tcp_user_timeout` in milliseconds."""
 
+_GRANT_HINT: Final = "As the owner of the tables, GRANT that role the right, or let SWEEP_DATABASE_URL name a role that has it."
 _READ_ONLY: Final = "25006"
 # Classes of SQLSTATE that pass by themselves or with help: connection, read-only after a fail-over, rollback (deadlock),
-# rights, want of resources (disk, memory, connections), a lock not to be had, operator's intervention, system error.
-_PASSING: Final = ("08", _READ_ONLY, "40", "42501", "53", "55", "57", "58", "XX")
+# want of resources (disk, memory, connections), a lock not to be had, operator's intervention, system error.
+_PASSING: Final = ("08", _READ_ONLY, "40", "53", "55", "57", "58", "XX")
 
 
 def json_text(value: object) -> str:
@@ -223,8 +224,18 @@ def _our_error(error: psycopg2.Error) -> Exception:
         return InvalidValue(f"A value can't be stored: {first_line}")
     if isinstance(error, psycopg2.IntegrityError):
         return Contradiction(f"The record refused the write: {first_line}")
+    if isinstance(error, pg.InsufficientPrivilege):
+        return DatabaseAway(f"Postgres does not let {_role_of(error)} do this: {first_line}", hint=_GRANT_HINT)
+    if isinstance(error, pg.LockNotAvailable):
+        return DatabaseAway("Somebody else holds a lock in Postgres, and has for seconds.", hint="pg_locks and pg_stat_activity tell who.")
     # A connection that breaks off has no code: its error is of the driver's general kind.
     broke_off = error.pgcode is None and type(error) is psycopg2.DatabaseError
     if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError) or broke_off or (error.pgcode or "").startswith(_PASSING):
         return DatabaseAway(f"Postgres can't be reached or broke off: {first_line}")
     return error
+
+
+def _role_of(error: psycopg2.Error) -> str:
+    """`role 'sweep'`: whose connection it came about on."""
+    cursor: Any = error.cursor
+    return "our role" if cursor is None else f"role {cursor.connection.info.user!r}"

@@ -100,7 +100,10 @@ class Registry:
 
 
 def register_version(tx: Transaction, sweep: Sweep, *, model: str, artifact: str, alias: str | None) -> int | None:
-    """Register a sweep's best trial within the transaction that ends the sweep; None when no trial qualifies."""
+    """Register a sweep's best trial within the transaction that ends the sweep; None when no trial qualifies.
+
+    A sweep that went on and ended again with the same winner has its version already.
+    """
     best = tx.one(trial_sql.best(sweep.metric_goal), {"sweep_id": sweep.sweep_id, "top": 1})
     if best is None:
         return None
@@ -114,7 +117,9 @@ def register_version(tx: Transaction, sweep: Sweep, *, model: str, artifact: str
         "value": best.value,
         "params": json_text(best.params),
     }
-    return _insert(tx, model, values, alias)
+    same = "SELECT max(version) FROM model_versions WHERE name = %(name)s AND sweep_id = %(sweep_id)s AND source = %(source)s"
+    version = tx.scalar(same, {**values, "name": model})
+    return _insert(tx, model, values, alias) if version is None else int(version)
 
 
 def _check_alias(alias: str) -> None:

@@ -1,21 +1,24 @@
 """Sweeps: submitted once, moved by guarded updates, found by many names."""
 
+import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from tracking.errors import InvalidValue, NotFound, NotNow
+from tracking.errors import Contradiction, InvalidValue, NotFound, NotNow
 from tracking.ids import new_run_id, new_short_id, new_uuid
 from tracking.queries import queue as queue_sql
 from tracking.queries import sweeps as sql
+from tracking.queries import trials as trials_sql
 from tracking.records import Event, Launch, NewSweep, Sweep, SweepCounts
-from tracking.states import FINAL_SWEEP_STATES, SWEEP_MOVES, Cause, SweepEvent
+from tracking.states import FINAL_SWEEP_STATES, SWEEP_MOVES, Cause, SweepEvent, SweepState
 from tracking.store.database import Database, Transaction, json_text
 from tracking.store.experiments import ensure_experiment
 from tracking.store.leader import hold_leadership
 from tracking.store.registry import register_version
+from tracking.store.trials import param_text
 
 
 class Sweeps:
@@ -123,7 +126,49 @@ class Sweeps:
             tx.rows(queue_sql.CANCEL_SWEEP, {"sweep_id": sweep_id, "cause": "cancelled", "detail": "The sweep was cancelled."})
         return sweep
 
-    def break_off(self, epoch: int, sweep_id: str, *, event: SweepEvent, cause: str, detail: str) -> bool:
+    def extend(self, sweep: Sweep, config: Mapping[str, Any], note: str) -> Sweep:
+        """Give a sweep a configuration that asks for more trials; one that has finished is active again.
+
+        Args:
+            sweep: as the new configuration was thought out upon it.
+            note: what was changed, for the history.
+
+        Raises:
+            NotNow: it was changed meanwhile, or its state takes no more trials.
+        """
+        with self._database.transaction() as tx:
+            _hold(tx, sweep, SweepEvent.EXTEND)
+            _revise(tx, sweep, SweepEvent.EXTEND, config, note)
+            return _sweep(tx.one(sql.GET, {"ref": sweep.sweep_id}))
+
+    def retry(self, sweep: Sweep, config: Mapping[str, Any], numbers: Sequence[int] | None = None) -> Sequence[int]:
+        """Open trials that failed again, each with a new run; a sweep that has ended is active again.
+
+        Args:
+            sweep: as the new configuration was thought out upon it.
+            numbers: of which trials; None for all that failed.
+
+        Returns:
+            the numbers of those opened: others have not failed, or not yet been concluded.
+
+        Raises:
+            NotNow: the sweep was changed meanwhile, or its state takes no more trials.
+        """
+        with self._database.transaction() as tx:
+            _hold(tx, sweep, SweepEvent.RETRY)
+            failed = tx.rows(trials_sql.FAILED, {"sweep_id": sweep.sweep_id, "numbers": None if numbers is None else list(numbers)})
+            if not failed:
+                return []
+            new_ids = [new_run_id() for _ in failed]
+            values = {"sweep_id": sweep.sweep_id, "run_ids": [row.run_id for row in failed], "new_run_ids": new_ids}
+            tx.execute(trials_sql.INSERT_RUNS_AGAIN, values)
+            params = [(run_id, key, param_text(value)) for row, run_id in zip(failed, new_ids, strict=True) for key, value in json.loads(row.params).items()]
+            tx.insert(trials_sql.INSERT_PARAMS, params)
+            tx.execute(trials_sql.REOPEN, values)
+            _revise(tx, sweep, SweepEvent.RETRY, config, f"{len(failed)} of its failed trials run again.")
+        return [row.number for row in failed]
+
+    def break_off(self, epoch: int, sweep: Sweep, *, event: SweepEvent, cause: str, detail: str) -> bool:
         """A limit was reached, or the search can't go on: waiting trials are dropped, running ones are stopped.
 
         Args:
@@ -131,18 +176,24 @@ class Sweeps:
         """
         with self._database.transaction() as tx:
             hold_leadership(tx, epoch)
-            won = _move(tx, sweep_id, event, cause=cause, detail=detail)
+            won = _move(tx, sweep.sweep_id, event, cause=cause, detail=detail, revision=sweep.revision)
             if won:
-                tx.rows(queue_sql.CANCEL_SWEEP, {"sweep_id": sweep_id, "cause": cause, "detail": detail})
+                tx.rows(queue_sql.CANCEL_SWEEP, {"sweep_id": sweep.sweep_id, "cause": cause, "detail": detail})
         return won
 
-    def finish(self, epoch: int, sweep_id: str, *, event: SweepEvent, cause: str, detail: str | None) -> bool:
-        """The last trial has ended: end the sweep and, in the same transaction, register its winner if the file says so."""
+    def finish(self, epoch: int, sweep: Sweep, *, event: SweepEvent, cause: str, detail: str | None) -> bool:
+        """The last trial has ended: end the sweep and, in the same transaction, register its winner if the file says so.
+
+        Raises:
+            Contradiction: a trial is open.
+        """
         with self._database.transaction() as tx:
             hold_leadership(tx, epoch)
-            won = _move(tx, sweep_id, event, cause=cause, detail=detail)
+            if tx.scalar(sql.N_OPEN, {"sweep_id": sweep.sweep_id}):
+                raise Contradiction(f"Trials of {sweep.short_id} are open; it has not ended.")
+            won = _move(tx, sweep.sweep_id, event, cause=cause, detail=detail, revision=sweep.revision)
             if won:
-                _register_winner(tx, _sweep(tx.one(sql.GET, {"ref": sweep_id})))
+                _register_winner(tx, _sweep(tx.one(sql.GET, {"ref": sweep.sweep_id})))
         return won
 
     def register_detail(self, sweep_id: str) -> str | None:
@@ -171,11 +222,38 @@ def _free_short_id(tx: Transaction) -> str:
     return short_id
 
 
-def _move(tx: Transaction, sweep_id: str, event: SweepEvent, *, cause: str | None, detail: str | None) -> bool:
-    won = tx.execute(sql.MOVES[event], {"sweep_id": sweep_id, "cause": cause, "detail": detail}) > 0
+def _move(tx: Transaction, sweep_id: str, event: SweepEvent, **values: object) -> bool:
+    """Carry out one event; whether it won.
+
+    Args:
+        values: `cause` and `detail` of the sweep from now on; a `note` that the history has instead of the detail; the `revision`
+            that the move was thought out upon, where it must be the same still.
+    """
+    unset = {"cause": None, "detail": None, "note": None, "revision": None}
+    won = tx.execute(sql.MOVES[event], {**unset, **values, "sweep_id": sweep_id}) > 0
     if won:
         tx.execute(sql.FOLLOW_PARENT, {"sweep_id": sweep_id})
     return won
+
+
+def _hold(tx: Transaction, sweep: Sweep, event: SweepEvent) -> None:
+    """Keep a sweep as it is while it is revised.
+
+    Raises:
+        NotNow: its state is none that can be, or it is no longer what the caller saw.
+    """
+    row = tx.one(sql.HOLD, {"sweep_id": sweep.sweep_id})
+    if row is None or (row.state, row.revision) != (sweep.state, sweep.revision):
+        raise NotNow(f"Sweep {sweep.short_id} changed meanwhile.", hint="Look at it, and try again.")
+    if sweep.state not in SWEEP_MOVES[event].from_ | {SweepState.ACTIVE, SweepState.PAUSED}:
+        raise NotNow(f"Sweep {sweep.short_id} is {sweep.state}; it can't {event} now.")
+
+
+def _revise(tx: Transaction, sweep: Sweep, event: SweepEvent, config: Mapping[str, Any], note: str) -> None:
+    """Write a sweep's new configuration, and make it active where it had ended."""
+    tx.execute(sql.REVISE, {"sweep_id": sweep.sweep_id, "config": json_text(config), "event": str(event), "note": note})
+    if sweep.state in FINAL_SWEEP_STATES:
+        _move(tx, sweep.sweep_id, event, note=note)
 
 
 def resolve_sweep(tx: Transaction, ref: str) -> str:
@@ -183,7 +261,7 @@ def resolve_sweep(tx: Transaction, ref: str) -> str:
     if ref == "@latest":
         latest = tx.scalar(sql.LATEST)
         if latest is None:
-            raise NotFound("There is no sweep yet.", hint="Submit one: `sweep submit sweep.yaml`.")
+            raise NotFound("There is no sweep yet.", hint="`sweep init` writes a sweep.yaml to begin with, `sweep run sweep.yaml` runs it.")
         return str(latest)
     rows = tx.rows(sql.RESOLVE, {"ref": ref}) if ref else []
     if not rows:

@@ -1,15 +1,22 @@
 """Trials: proposed, concluded and told, ranked. Trial, run, parameters and history are one transaction (D2)."""
 
 import json
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
-from tracking.errors import NotFound
+from tracking.errors import Contradiction, NotFound
 from tracking.ids import new_run_id
 from tracking.queries import trials as sql
 from tracking.records import NewTrial, Sweep, Trial
 from tracking.store.database import Database, json_text
 from tracking.store.leader import hold_leadership
+
+
+class Standing(NamedTuple):
+    """How far a sweep is: the number that its next trial gets, and how many of those before are open."""
+
+    next_number: int
+    n_open: int
 
 
 class Trials:
@@ -27,6 +34,9 @@ class Trials:
         """Write proposals as open trials with queued runs; False when the sweep no longer takes any.
 
         The numbers are the caller's; the primary key refuses one that exists, so a stale scheduler can't double a trial.
+
+        Raises:
+            Contradiction: the first number is not the next one: the record is not the one that the search was built on.
         """
         if not proposals:
             return True
@@ -63,11 +73,18 @@ class Trials:
             hold_leadership(tx, epoch)
             if tx.scalar(sql.HOLD_SWEEP, {"sweep_id": sweep.sweep_id}) != "active":
                 return False
+            if (found := int(tx.scalar(sql.NEXT_NUMBER, {"sweep_id": sweep.sweep_id}))) != proposals[0].number:
+                raise Contradiction(f"The next trial of {sweep.short_id} is {found}, not {proposals[0].number}.")
             tx.insert(sql.INSERT_RUNS, runs)
             tx.insert(sql.INSERT_TRIALS, trials)
             tx.insert(sql.INSERT_PARAMS, params)
             tx.insert(sql.INSERT_EVENTS, events)
         return True
+
+    def standings(self, sweep_ids: Collection[str]) -> Mapping[str, Standing]:
+        """How far each of these sweeps is; one that is not there is left out."""
+        with self._database.autocommit() as tx:
+            return {row.sweep_id: Standing(row.next_number, row.n_open) for row in tx.rows(sql.STANDINGS, {"sweep_ids": list(sweep_ids)})}
 
     def sweeps_with_ended(self) -> Sequence[str]:
         """Sweeps that have open trials whose runs have ended."""

@@ -7,7 +7,7 @@ the attempt's folder, `stdout` and `stderr`, so that nothing downstream asks whi
 import contextlib
 import signal
 import threading
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Final, Literal, Protocol
 
@@ -210,13 +210,20 @@ def _judge(report: ExitReport, stop_reason: StopReason | None, error_line: str) 
     return _judge_failure(report, error_line)
 
 
+_HINTS: Final[Mapping[str, str]] = {
+    "ModuleNotFoundError: No module named 'wandb'": "add 'compat: wandb' to the sweep file, or install wandb in the trial's environment",
+}
+"""What helps against an error that whoever comes from elsewhere meets first."""
+
+
 def _judge_failure(report: ExitReport, error_line: str) -> tuple[Verdict, Cause, str]:
     if report.oom:
         return "failed", Cause.OUT_OF_MEMORY, report.detail or "killed for want of memory"
     if report.signal is not None:
         return "failed", Cause.SIGNAL, _signal_detail(report)
     detail = report.detail or f"exit status {report.exit_status}"
-    return "failed", Cause.EXIT_STATUS, f"{detail}: {error_line}" if error_line else detail
+    hint = _HINTS.get(error_line)
+    return "failed", Cause.EXIT_STATUS, ": ".join([detail, *([error_line] if error_line else [])]) + (f" ({hint})" if hint else "")
 
 
 def _signal_detail(report: ExitReport) -> str:

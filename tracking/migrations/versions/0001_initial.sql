@@ -297,6 +297,7 @@ CREATE TABLE sweeps (
     told_seq BIGINT DEFAULT '0' NOT NULL, 
     registered_at TIMESTAMP WITH TIME ZONE, 
     register_detail TEXT, 
+    revision INTEGER DEFAULT '0' NOT NULL, 
     CONSTRAINT pk_sweeps PRIMARY KEY (sweep_id), 
     CONSTRAINT ck_sweeps_state CHECK (state IN ('active', 'paused', 'stopping', 'finished', 'failed', 'cancelled')), 
     CONSTRAINT ck_sweeps_metric_goal CHECK (metric_goal IN ('minimize', 'maximize')), 
@@ -374,11 +375,14 @@ INSERT INTO experiments (experiment_id, name) VALUES (0, 'Default');
 
 INSERT INTO leader (one, epoch, holder, renewed_at, lease_until) VALUES (true, 0, '', now(), now());
 
--- A program that is frozen, or whose machine goes, in the middle of a transaction holds locks that everybody else may wait for (I5).
+-- A program that is frozen, or whose machine goes, in the middle of a transaction holds locks that everybody else may wait for (I5);
+-- and whoever waits for somebody else's lock must not keep its connection from renewing its lease meanwhile (I4).
 -- For this role here only; kept in the database, for poolers between it and us carry no settings of sessions.
 DO $$
+DECLARE
+    ours CONSTANT TEXT := 'ALTER ROLE ' || quote_ident(current_user) || ' IN DATABASE ' || quote_ident(current_database()) || ' SET ';
 BEGIN
-    EXECUTE 'ALTER ROLE ' || quote_ident(current_user) || ' IN DATABASE ' || quote_ident(current_database())
-            || ' SET idle_in_transaction_session_timeout = ''10s''';
+    EXECUTE ours || 'idle_in_transaction_session_timeout = ''10s''';
+    EXECUTE ours || 'lock_timeout = ''5s''';
 END
 $$;

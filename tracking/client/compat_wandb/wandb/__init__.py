@@ -8,9 +8,9 @@ import importlib.abc
 import os
 import sys
 
-from . import data_types, errors, plot
+from . import data_types, errors, plot, sdk, util
 from ._artifact import Artifact
-from ._config import Config, defaults, parse_config
+from ._config import Config, defaults, parse_config, read_file
 from ._run import Run, _forget_hooks
 from ._settings import Settings
 from .data_types import Audio, Histogram, Html, Image, Molecule, Object3D, Plotly, Table, Video
@@ -68,6 +68,7 @@ __all__ = [
     "restore",
     "run",
     "save",
+    "sdk",
     "setup",
     "summary",
     "sweep",
@@ -78,6 +79,7 @@ __all__ = [
     "unwatch",
     "use_artifact",
     "use_model",
+    "util",
     "watch",
 ]
 
@@ -146,7 +148,7 @@ def init(
         run.finish()
     is_disabled = (wanted.get("mode") or os.environ.get("WANDB_MODE") or "online") == "disabled"
     own = dict(defaults(), **parse_config(config, exclude=config_exclude_keys, include=config_include_keys))
-    params = sweep_client.params()
+    params = _sweep_params()
     made = Run(Settings(**dict(given, dir=wanted.get("dir"))), own, params, is_disabled)
     object.__setattr__(made.config, "_allow", bool(allow_val_change))
     _become(made)
@@ -156,6 +158,12 @@ def init(
         made.tags = wanted.get("tags") or os.environ["WANDB_TAGS"].split(",")
     _tell(made, params, id)
     return made
+
+
+def _sweep_params() -> "dict[str, Any]":
+    """The trial's parameters: from our worker, or elsewhere from the file that W&B's agent writes."""
+    path = os.environ.get("WANDB_SWEEP_PARAM_PATH")
+    return read_file(path) if path and not sweep_client.run_id else sweep_client.params()
 
 
 def _again(current: Run, config: "Any") -> Run:

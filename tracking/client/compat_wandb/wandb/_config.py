@@ -3,20 +3,19 @@
 import json
 import os
 
-from ._plain import plain
+from ._plain import Items, plain
 from .errors import ConfigError, Error, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Iterator, Optional
+    from typing import Any, Callable, Optional
 
 DEFAULTS_FILE = "config-defaults.yaml"
 
 
-class Config:
+class Config(Items):
     """Read and written by attribute or by item. Parameters of the sweep can't be changed: the attempt is told once and goes on."""
 
-    _items: "dict[str, Any]"
     _locked: "set[str]"
     _on_change: "Callable[[dict[str, Any]], None]"
     _allow: bool
@@ -32,10 +31,6 @@ class Config:
     def setdefaults(self, d: "Any") -> None:
         """Set those values that are not set yet."""
         self._set({key: value for key, value in parse_config(d).items() if key not in self._items}, is_change_allowed=True)
-
-    def keys(self) -> "list[str]":
-        """The names."""
-        return list(self._items)
 
     def items(self) -> "list[tuple[str, Any]]":
         """Names and values."""
@@ -116,15 +111,6 @@ class Config:
         except KeyError:
             return False
         return True
-
-    def __iter__(self) -> "Iterator[str]":
-        return iter(self._items)
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __repr__(self) -> str:
-        return str(self._items)
 
 
 def parse_config(given: "Any", exclude: "Any" = None, include: "Any" = None) -> "dict[str, Any]":

@@ -96,3 +96,22 @@ def as_path(name: str) -> str:
     """A name as part of an artifact's path."""
     parts = [part for part in _NO_NAME.sub("_", name).split("/") if part not in ("", ".", "..")]
     return "/".join(parts)[:200] or "_"
+
+
+class Items:
+    """What `wandb.config` and `wandb.summary` share: names and values, looked through like a mapping."""
+
+    _items: "dict[str, Any]"
+
+    def keys(self) -> "list[str]":
+        """The names."""
+        return list(self._items)
+
+    def __iter__(self) -> "Iterator[str]":
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __repr__(self) -> str:
+        return str(self._items)

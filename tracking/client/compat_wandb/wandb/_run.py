@@ -220,6 +220,8 @@ class Run:
 
     def finish(self, exit_code: "Optional[int]" = None, quiet: "Any" = None) -> None:
         """Send what waits, and wait for it. The trial itself ends with its process."""
+        if exit_code:
+            say(f"finish(exit_code={exit_code}) does not make a trial a failed one: its process's exit status decides", "exit_code")
         if self._end():
             sweep_client.flush(FLUSH_S)
 

@@ -1,23 +1,20 @@
 """`wandb.summary`: one value for each metric, the last one unless the script says otherwise."""
 
+from ._plain import Items
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Iterator, Mapping
+    from typing import Any, Callable, Mapping
 
 
-class Summary:
+class Summary(Items):
     """Read and written by attribute or by item; nested mappings are summaries themselves."""
 
-    _items: "dict[str, Any]"
     _on_change: "Callable[[dict[str, Any]], None]"
 
     def __init__(self, items: "dict[str, Any]", on_change: "Callable[[dict[str, Any]], None]") -> None:
         object.__setattr__(self, "_items", items)
         object.__setattr__(self, "_on_change", on_change)
-
-    def keys(self) -> "list[str]":
-        """The names."""
-        return list(self._items)
 
     def get(self, key: str, default: "Any" = None) -> "Any":
         """A value, or the default."""
@@ -54,12 +51,3 @@ class Summary:
 
     def __contains__(self, key: str) -> bool:
         return key in self._items
-
-    def __iter__(self) -> "Iterator[str]":
-        return iter(self._items)
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __repr__(self) -> str:
-        return str(self._items)

@@ -1,13 +1,14 @@
 """`wandb.plot`: charts are kept as the table of what they draw."""
 
+from ._plain import plain
 from .data_types import Table
 from .errors import UnsupportedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Optional
+    from typing import Any, Iterator, Optional
 
-__all__ = ["CustomChart", "bar", "confusion_matrix", "histogram", "line", "line_series", "plot_table", "scatter"]
+__all__ = ["CustomChart", "bar", "confusion_matrix", "histogram", "line", "line_series", "plot_table", "pr_curve", "roc_curve", "scatter"]
 
 
 class CustomChart(Table):
@@ -64,6 +65,53 @@ def confusion_matrix(
     pairs = list(zip(truth, guesses))
     cells = [[actual, guess, pairs.count((a, g))] for a, actual in enumerate(names) for g, guess in enumerate(names)]
     return CustomChart("confusion_matrix", Table(columns=["Actual", "Predicted", "nPredictions"], data=cells), title)
+
+
+def roc_curve(
+    y_true: "Any", y_probas: "Any" = None, labels: "Any" = None, classes_to_plot: "Any" = None, title: str = "ROC Curve", **_options: "Any"
+) -> CustomChart:
+    """Of each class: how many are found, against how many others are taken for it. One point for each probability that occurs."""
+    rows = []
+    for label, counts in _counted_classes(y_true, y_probas, labels, classes_to_plot):
+        n_found, n_wrong = counts[-1]
+        rows += [[label, round(wrong / (n_wrong or 1), 3), round(found / (n_found or 1), 3)] for found, wrong in counts]
+    return CustomChart("roc_curve", Table(columns=["class", "fpr", "tpr"], data=rows), title)
+
+
+def pr_curve(
+    y_true: "Any" = None,
+    y_probas: "Any" = None,
+    labels: "Any" = None,
+    classes_to_plot: "Any" = None,
+    interp_size: int = 21,
+    title: str = "Precision-Recall Curve",
+    **_options: "Any",
+) -> CustomChart:
+    """Of each class: which precision can be had at which recall, at evenly spaced recalls."""
+    rows = []
+    for label, counts in _counted_classes(y_true, y_probas, labels, classes_to_plot):
+        points = [(found / (counts[-1][0] or 1), found / ((found + wrong) or 1) if found + wrong else 1.0) for found, wrong in counts]
+        for place in reversed(range(interp_size)):
+            recall = place / max(interp_size - 1, 1)
+            rows.append([label, round(max(precision for reached, precision in points if reached >= recall), 3), round(recall, 3)])
+    return CustomChart("pr_curve", Table(columns=["class", "precision", "recall"], data=rows), title)
+
+
+def _counted_classes(y_true: "Any", y_probas: "Any", labels: "Any", classes_to_plot: "Any") -> "Iterator[tuple[Any, list[tuple[int, int]]]]":
+    """Each class, and how many are found and wrongly taken for it, by falling probability; first none of either."""
+    truth, probas = plain(list(y_true)), [plain(list(row)) for row in y_probas]
+    classes = sorted(set(truth))
+    wanted = classes if classes_to_plot is None else plain(list(classes_to_plot))
+    for place, one in enumerate(classes):
+        if one not in wanted:
+            continue
+        counts = [(0, 0)]
+        last = None
+        for probability, actual in sorted(((row[place], actual) for row, actual in zip(probas, truth)), key=lambda pair: pair[0], reverse=True):
+            found, wrong = counts[-1]
+            counts[len(counts) - (probability == last) :] = [(found + (actual == one), wrong + (actual != one))]
+            last = probability
+        yield (labels[one] if labels is not None and isinstance(one, int) else one), counts
 
 
 def plot_table(vega_spec_name: str, data_table: Table, fields: "Any" = None, string_fields: "Any" = None, **_options: "Any") -> CustomChart:

@@ -1,0 +1,60 @@
+"""Verbs that make more of a sweep that is there: extend, retry."""
+
+import click
+
+from sweeps.cli.completion import complete_sweeps, complete_sweeps_and_runs
+from sweeps.cli.connection import connected
+from sweeps.cli.steer import run_named
+from sweeps.cli.terminal import clean, json_option, print_json, program, say
+from sweeps.wording import counted
+from tracking.errors import NotNow
+
+
+@click.command()
+@click.argument("sweep", shell_complete=complete_sweeps)
+@click.option("--trials", "n_more", required=True, type=click.IntRange(min=1), metavar="N", help="How many more than it has or was to have.")
+@json_option
+def extend(sweep: str, *, n_more: int, as_json: bool) -> int:
+    """Let a sweep have N more trials.
+
+    A sweep that has finished goes on where its search had ended. A grid can't have more trials than cells.
+    """
+    with connected() as client:
+        found = client.sweep(sweep)
+        n_before = found["counts"]["total"] if found["ended_at"] else found["trials_asked"] or 0
+        answer = client.extend(found["sweep_id"], n_before + n_more)
+    say(f"Sweep {clean(answer['name'])} ({answer['short_id']}) goes on to {counted(answer['trials_asked'] or 0, 'trial')}.")
+    if as_json:
+        print_json(answer)
+    return 0
+
+
+@click.command()
+@click.argument("ref", metavar="SWEEP|RUN", shell_complete=complete_sweeps_and_runs)
+@json_option
+def retry(ref: str, *, as_json: bool) -> int:
+    """Run a sweep's failed trials again, or one of them.
+
+    Parameters, seed and code are the same; each trial gets a new run, and the one that failed stays on record. A sweep that has
+    ended goes on until they have: one that failed goes on with its search too.
+    """
+    with connected() as client:
+        run = run_named(client, ref)
+        if run is None:
+            answer = client.retry(ref)
+        elif run["sweep_id"] is None or run["trial_number"] is None:
+            raise NotNow(f"Run {run['run_id']} is no trial of a sweep: nobody but its own program can run it again.")
+        else:
+            answer = client.retry(run["sweep_id"], [run["trial_number"]])
+    sweep, numbers = answer["sweep"], answer["trials"]
+    named = f"{clean(sweep['name'])} ({sweep['short_id']})"
+    if numbers:
+        say(f"Sweep {named}: {counted(len(numbers), 'failed trial')} run{'s' if len(numbers) == 1 else ''} again.")
+        say(f"  watch:  {program()} status {sweep['short_id']} --watch")
+    elif run is None:
+        say(f"Sweep {named} has no failed trial. Nothing was changed.")
+    else:
+        say(f"Trial {run['trial_number']} of sweep {named} has not failed. Nothing was changed.")
+    if as_json:
+        print_json(answer)
+    return 0

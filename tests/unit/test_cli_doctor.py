@@ -1,0 +1,82 @@
+"""`sweep doctor`: each line that is not well says what to do."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeps.cli import main
+from sweeps.cli.doctor import check_home, check_uv
+from tests.support.fake_server import FakeServer, sweep_answer
+
+HEALTHY = {"schema": 1, "version": "0.0.1", "time": "2001-01-02T03:04:05.000Z", "database_problem": "", "artifacts_problem": "", "artifact_root": "/a"}
+
+
+def report(capsys: pytest.CaptureFixture[str], expected: int) -> dict[str, dict[str, Any]]:
+    """What `doctor --json` finds, by check."""
+    assert main(["doctor", "--json"]) == expected
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["ok"] is (expected == 0)
+    assert [check for check in answer["checks"] if check["verdict"] != "OK" and not check["fix"]] == []
+    return {check["check"]: check for check in answer["checks"]}
+
+
+def test_doctor_has_a_fix_for_whatever_is_wrong_with_a_server(server: FakeServer, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Another release, a clock that is off, a database and artifacts that are away, a queue nobody serves, a cordoned worker."""
+    worker = {"name": "w1", "state": "cordoned", "queues": ["default"], "slots": 1}
+    server.says("GET /server", HEALTHY | {"database_problem": "Postgres is away.", "artifacts_problem": "No such folder."})
+    server.says("GET /workers", {"schema": 1, "workers": [worker]})
+    server.says("GET /sweeps", {"schema": 1, "sweeps": [sweep_answer(queue="gpu")]})
+    found = report(capsys, 1)
+    verdicts = {name: found[name]["verdict"] for name in ("server", "clock", "server's database", "artifacts", "workers", "queue gpu")}
+    assert verdicts == {
+        "server": "WARN",
+        "clock": "WARN",
+        "server's database": "FAIL",
+        "artifacts": "FAIL",
+        "workers": "WARN",
+        "queue gpu": "FAIL",
+    }
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "check"),
+    [
+        ("SWEEP_DATABASE_URL", "mysql://h/d", "database"),
+        ("SWEEP_DATABASE_URL", "postgresql://127.0.0.1:9/d", "database"),
+        ("SWEEP_BROKER_URL", "amqp://h", "broker"),
+    ],
+)
+def test_doctor_has_a_fix_for_a_setting_that_leads_nowhere(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], variable: str, value: str, check: str
+) -> None:
+    """What stands in a setting is looked at, and told in that check's own line; the other checks are made all the same."""
+    monkeypatch.setenv(variable, value)
+    server.says("GET /server", HEALTHY)
+    server.says("GET /workers", {"schema": 1, "workers": []})
+    server.says("GET /sweeps", {"schema": 1, "sweeps": []})
+    found = report(capsys, 1)
+    assert found[check]["verdict"] == "FAIL"
+    assert found["workers"]["verdict"] == "WARN"
+
+
+def test_doctor_fails_when_the_server_does_not_answer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """And says where it looked."""
+    monkeypatch.setenv("SWEEP_SERVER", "http://127.0.0.1:9")
+    assert "http://127.0.0.1:9" in report(capsys, 1)["server"]["message"]
+
+
+def test_doctor_names_a_home_that_is_no_folder(tmp_path: Path) -> None:
+    """A file stands in its place."""
+    (tmp_path / "home").touch()
+    found = check_home(tmp_path / "home")
+    assert (found.verdict, "SWEEP_HOME" in found.fix) == ("FAIL", True)
+
+
+def test_doctor_misses_uv(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Neither beside the interpreter nor on the PATH."""
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = check_uv()
+    assert (found.verdict, bool(found.fix)) == ("WARN", True)
