@@ -27,7 +27,7 @@ def run_scheduler(settings: Settings) -> int:
     if store is None:
         return 0
     dispatcher = make_dispatcher(settings)
-    listener = Listener(settings.database_url)
+    listener = Listener({"": settings.database_url, "none": ""}.get(settings.listen_url, settings.listen_url))
     scheduler = Scheduler(store, settings, dispatcher, listener)
     on_signal(scheduler.stop)
     if stopping.is_set():

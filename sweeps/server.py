@@ -178,7 +178,10 @@ def compose(store: Store, settings: Settings, *, is_open: bool = False, on_ready
     from tracking.snapshots import SnapshotStore  # noqa: PLC0415 - as above
 
     artifacts = ArtifactStore(settings.artifact_folder)
-    services = Services(store, SnapshotStore(settings.artifact_folder / "snapshots"), artifacts, settings)
+    snapshots = SnapshotStore(settings.artifact_folder / "snapshots")
+    artifacts.tidy()
+    snapshots.tidy()
+    services = Services(store, snapshots, artifacts, settings)
     protocol = build_routes(store, artifacts, settings)
     return compose_app(services, protocol, is_open=is_open, on_ready=on_ready)
 

@@ -9,6 +9,7 @@ import posixpath
 import re
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from tracking.errors import InvalidValue, NotFound, TooLarge
+from tracking.room import needing_room, remove_halves
 
 SCHEME: Final = "mlflow-artifacts:/"
 CHUNK_BYTES: Final = 1024 * 1024
@@ -117,15 +119,22 @@ class Upload:
 
         Raises:
             TooLarge: the file is over its limit.
+            NoRoom: the disk is full.
         """
         self.size_bytes += len(chunk)
         if self.size_bytes > self._max_bytes:
             raise TooLarge(f"The artifact is over {self._max_bytes} bytes.", hint="SWEEP_UPLOAD_MAX_BYTES sets the limit.")
-        self._file.write(chunk)
+        with needing_room():
+            self._file.write(chunk)
 
     def commit(self) -> None:
-        """Make the file appear under its name, in place of an earlier one."""
-        self._publish()
+        """Make the file appear under its name, in place of an earlier one.
+
+        Raises:
+            NoRoom: the disk is full.
+        """
+        with needing_room():
+            self._publish()
         self._is_open = False
 
     def __enter__(self) -> Self:
@@ -134,7 +143,9 @@ class Upload:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._is_open:
             self._is_open = False
-            self._file.close()
+            # What is not written yet is not wanted: that it can't be, on a full disk, is no news.
+            with suppress(OSError):
+                self._file.close()
             self._discard()
 
 
@@ -147,6 +158,11 @@ class ArtifactStore:
     def __init__(self, root: str | Path) -> None:
         self._files, self._root = fsspec.core.url_to_fs(str(root))
         self._is_local = isinstance(self._files, LocalFileSystem)
+
+    def tidy(self) -> None:
+        """Remove what uploads left behind whose server was killed."""
+        if self._is_local:
+            remove_halves(Path(self._root, _UPLOADS).glob("*"))
 
     def list(self, folder: str) -> tuple[ArtifactInfo, ...]:
         """What a folder holds, sorted by name; nothing if it is a file or does not exist."""

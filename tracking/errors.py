@@ -10,6 +10,7 @@
     │   ├── NotNow                  the object's state does not allow this move
     │   │   └── NoBestTrial         no trial has finished with a value (sweeps.api.errors)
     │   ├── TooLarge                over a stated limit
+    │   ├── NoRoom                  the disk of artifacts and snapshots is full
     │   ├── Contradiction           the write contradicts what stands in the record
     │   ├── Unauthenticated         the token is unknown or has died with its attempt
     │   ├── NotLeader               another scheduler leads now (tracking.store.leader)
@@ -130,6 +131,14 @@ class TooLarge(RecordError):
 
     http_status = 413
     error_code = "INVALID_PARAMETER_VALUE"
+
+
+class NoRoom(RecordError):
+    """The disk that keeps artifacts and snapshots is full. Trying again at once would not help."""
+
+    http_status = 507
+    error_code = "RESOURCE_EXHAUSTED"
+    hint = "Make room in the server's SWEEP_ARTIFACT_ROOT, then send it again."
 
 
 class Contradiction(RecordError):

@@ -23,6 +23,8 @@ class Settings:
         home: folder of the local cluster: embedded Postgres, artifacts, worker state, logs.
         server: URL of the server that the command line talks to; empty means the local cluster under `home`.
         database_url: a Postgres 14+ URL; empty means the embedded Postgres under `home`.
+        listen_url: the same database past any pooler, where the scheduler waits for wake-ups; empty means `database_url`, and
+            `none` that it looks at each poll only.
         broker_url: `redis://...`, `filesystem://` (under `home`, or `filesystem:///a/folder`), or `none`.
         artifact_root: folder of artifacts and snapshots; empty means `home/artifacts`.
         token: bearer token of the command line, where the server asks for one.
@@ -45,6 +47,7 @@ class Settings:
     home: Path = field(default_factory=_default_home)
     server: str = ""
     database_url: str = ""
+    listen_url: str = ""
     broker_url: str = ""
     artifact_root: str = ""
     token: str = ""

@@ -23,6 +23,7 @@ from typing import IO, BinaryIO, Final
 from pathspec import GitIgnoreSpec
 
 from tracking.errors import InvalidValue, TooLarge
+from tracking.room import needing_room, remove_halves
 
 ALWAYS_LEFT_OUT: Final = frozenset({".git", ".venv", "__pycache__", "mlruns", "wandb"})
 """Names that no snapshot holds, wherever they are."""
@@ -34,6 +35,7 @@ UNPACKED_MAX_BYTES: Final = 8 * 1024**3
 UNPACKED_MAX_FILES: Final = 200_000
 
 _CHUNK_BYTES: Final = 1024 * 1024
+_INCOMING: Final = ".incoming-"
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _FOLDER_MARK: Final = "ps_d"
 _N_LARGEST: Final = 10
@@ -129,10 +131,19 @@ class SnapshotStore:
         Raises:
             InvalidValue: the bytes do not have this digest.
             TooLarge: there are more than `max_bytes`.
+            NoRoom: the disk is full.
         """
+        with needing_room():
+            return self._put(digest, stream, max_bytes)
+
+    def tidy(self) -> None:
+        """Remove what uploads left behind whose server was killed."""
+        remove_halves(self._root.glob(f"??/{_INCOMING}*"))
+
+    def _put(self, digest: str, stream: BinaryIO | Iterable[bytes], max_bytes: int) -> int:
         path = self.path(digest)
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=".incoming-", dir=path.parent)
+        descriptor, name = tempfile.mkstemp(prefix=_INCOMING, dir=path.parent)
         scratch = Path(name)
         try:
             with os.fdopen(descriptor, "wb") as file:

@@ -1,5 +1,6 @@
 """The scheduler on a real record: sweeps end exact whatever dies, limits hold, one leads. Workers are played by the test."""
 
+import math
 import random
 import threading
 from collections import Counter
@@ -575,6 +576,31 @@ def test_scheduler_goes_on_with_a_sweep_that_was_extended(stage: Stage, method: 
         assert cells_of(stage.trials(sweep)) == cells_of(stage.trials(whole))
 
 
+def forget_trials(stage: Stage, sweep: Sweep, first: int) -> None:
+    """The record goes back to before these trials were proposed, as a restored one, or a standby that took over and lacked the last second."""
+    values = {"id": sweep.sweep_id, "first": first}
+    which = "SELECT run_id FROM runs WHERE sweep_id = %(id)s AND trial_number >= %(first)s"
+    for table in ("params", "events", "attempts"):
+        stage.hands.change(f"DELETE FROM {table} WHERE run_id IN ({which})", **values)  # noqa: S608 -- the tables above
+    stage.hands.change("DELETE FROM trials WHERE sweep_id = %(id)s AND number >= %(first)s", **values)
+    stage.hands.change("DELETE FROM runs WHERE sweep_id = %(id)s AND trial_number >= %(first)s", **values)
+
+
+@pytest.mark.parametrize(("file", "n_trials", "next_check"), [(GRID, 12, 0.0), ({**RANDOM, "run_cap": 40}, 40, math.inf)], ids=["poll", "proposal"])
+def test_scheduler_reads_a_record_again_that_went_back(stage: Stage, file: dict[str, Any], n_trials: int, next_check: float) -> None:
+    """No number is left out, and the sweep comes to its end: a poll finds that search and record differ, and so does the next proposal."""
+    sweep, scheduler, worker = stage.submit(file), stage.scheduler(), FakeWorker(stage.hands)
+    scheduler.tick()
+    worker.work()
+    scheduler.tick()
+    forget_trials(stage, sweep, len(stage.trials(sweep)) - 2)
+    scheduler._sweep_up_at = next_check
+    stage.drive(sweep, lambda: scheduler, [worker])
+    trials = stage.trials(sweep)
+    assert [trial.number for trial in trials] == list(range(n_trials))
+    assert len({str(trial.params) for trial in trials}) == n_trials
+
+
 @pytest.mark.parametrize("method", ["grid", "bayes"])
 def test_scheduler_runs_failed_trials_again_when_asked(stage: Stage, method: str) -> None:
     """A sweep that failed of its trials: they run again, the search is told anew, and goes on to its number."""
@@ -773,3 +799,12 @@ def test_scheduler_loops_hand_over_and_wake_on_notify(stage: Stage) -> None:
             scheduler.stop()
             thread.join(30)
     stage.check_exact(sweep, 12)
+
+
+def test_listener_without_an_address_hears_interrupts_alone() -> None:
+    """Behind a pooler that carries no LISTEN: polls find the rest."""
+    listener = Listener("")
+    assert not listener.wait(0.0)
+    listener.interrupt()
+    assert listener.wait(30.0)
+    listener.close()

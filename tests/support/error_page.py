@@ -93,6 +93,7 @@ ADVICE: Final[Mapping[str, str]] = {
     "Unauthenticated": "Its attempt is over: open a run of your own, without `MLFLOW_TRACKING_TOKEN` of a trial.",
     "NotNow": "The message says what state it is in; `sweep status` shows what can follow.",
     "TooLarge": "Send less at once, or raise the limit if it is a setting (`SWEEP_..._MAX_BYTES`).",
+    "NoRoom": "Make room there; what was refused is sent again by hand, nothing sends it by itself.",
     "Contradiction": "Read the object again and decide anew.",
     "EmbeddedError": "The message ends with Postgres's own words; `sweep doctor` checks the rest. Or name a Postgres of yours by `SWEEP_DATABASE_URL`.",
     "EndpointNotFound": "Use another call: [README](../README.md#a-cluster) tells which part of MLflow's protocol is served.",
@@ -112,6 +113,7 @@ ADVICE: Final[Mapping[str, str]] = {
 
 CODES: Final[Mapping[str, tuple[str, str]]] = {
     "BAD_REQUEST": ("400", "The request can't be understood: not JSON, or against the protocol. The message says what."),
+    "RESOURCE_EXHAUSTED": ("507", "The disk of artifacts and snapshots is full."),
     "INVALID_PARAMETER_VALUE": ("400, 413", "A value, or the size of the whole, is not acceptable. The message names the field or the limit."),
     "UNAUTHENTICATED": ("401", "The token is that of an attempt that is over."),
     "PERMISSION_DENIED": ("403", "The caller may not do this; an attempt's token may write its own run, and only while the attempt is the current one."),

@@ -93,6 +93,11 @@ def _has_number_as_text(_name: str, leaf: dict[str, Any]) -> bool:
     return any(_is_number(value) for key, value in leaf.items() if key != "value") or any(map(_is_number, leaf.get("probabilities") or ()))
 
 
+def _of_early_terminate(fits: Callable[[Any], bool]) -> Callable[[Violation, Mapping[str, Any]], bool]:
+    """Whether what is said of the whole section can be laid to a value in it."""
+    return lambda violation, _config: violation.path == ["early_terminate"] and isinstance(violation.value, dict) and any(map(fits, violation.value.values()))
+
+
 def _any_of(*ways: Callable[[Violation, Mapping[str, Any]], bool]) -> Callable[[Violation, Mapping[str, Any]], bool]:
     return lambda violation, config: any(way(violation, config) for way in ways)
 
@@ -247,12 +252,14 @@ TAKEN: Final = (
         "YAML 1.1 takes them for text without a point, which nobody means",
         _any_of(
             _of_parameter(_has_number_as_text),
+            _of_early_terminate(_is_number),
             lambda violation, _config: _is_number(violation.value) and violation.message.endswith(("is not of type 'number'", "is not of type 'integer'")),
         ),
         (
             f"{_HEAD}parameters: {{x: {{min: 1e-5, max: 0.1}}}}\n",
             f"{_HEAD}{_PARAMETERS}metric: {{name: m, target: 1e-3}}\n",
             f"{_HEAD}{_PARAMETERS}run_cap: 1e3\n",
+            f"{_HEAD}{_PARAMETERS}metric: {{name: m}}\nearly_terminate: {{type: hyperband, min_iter: 3, eta: 3e0}}\n",
         ),
     ),
     Taken("`min` equal to `max`", "it is one value", _says(r".*: min (\S+) is not less than max \1$"), (f"{_HEAD}parameters: {{x: {{min: 1, max: 1}}}}\n",)),
@@ -277,8 +284,17 @@ TAKEN: Final = (
     Taken(
         "a key without a value, as in `metric:`",
         "it is as good as not there",
-        _any_of(_says("None is not "), _of_parameter(lambda _name, leaf: any(value is None for key, value in leaf.items() if key != "value"))),
-        (f"{_HEAD}{_PARAMETERS}metric:\n", f"{_HEAD}parameters: {{x: {{distribution: normal, mu: null}}}}\n", f"{_HEAD}{_PARAMETERS}early_terminate:\n"),
+        _any_of(
+            _says("None is not "),
+            _of_early_terminate(lambda value: value is None),
+            _of_parameter(lambda _name, leaf: any(value is None for key, value in leaf.items() if key != "value")),
+        ),
+        (
+            f"{_HEAD}{_PARAMETERS}metric:\n",
+            f"{_HEAD}parameters: {{x: {{distribution: normal, mu: null}}}}\n",
+            f"{_HEAD}{_PARAMETERS}early_terminate:\n",
+            f"{_HEAD}{_PARAMETERS}metric: {{name: m}}\nearly_terminate: {{type: hyperband, min_iter: 3, eta: null}}\n",
+        ),
     ),
     Taken(
         "a number, or a word such as `on`, where a text is expected; `impute_while_running: false`",

@@ -1,5 +1,6 @@
 """Artifacts: which paths are taken, and files that appear whole or not at all."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tracking.artifacts import ArtifactInfo, ArtifactStore, Location, parse_location, run_uri, safe_path
-from tracking.errors import InvalidValue, NotFound, TooLarge
+from tracking.errors import InvalidValue, NoRoom, NotFound, TooLarge
 
 MAX_BYTES = 1000
 
@@ -173,6 +174,28 @@ def test_upload_is_refused_when_it_is_too_large(local: ArtifactStore, tmp_path: 
         with pytest.raises(TooLarge, match="1000 bytes"):
             upload.write(b"x")
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
+
+
+def test_upload_says_that_the_disk_is_full_and_leaves_nothing(local: ArtifactStore, tmp_path: Path) -> None:
+    """Not a fault of ours, and not one that goes by trying again."""
+    upload = local.upload("a", max_bytes=1 << 30)
+    with upload, open("/dev/full", "wb") as full:  # noqa: PTH123 -- a device
+        os.dup2(full.fileno(), upload._file.fileno())
+        with pytest.raises(NoRoom):
+            upload.write(b"x" * (1 << 20))
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))
+
+
+def test_store_tidies_what_a_killed_server_left(local: ArtifactStore, tmp_path: Path) -> None:
+    """Old halves go; one that may be on its way stays."""
+    with local.upload("a", max_bytes=MAX_BYTES):
+        (half,) = (path for path in tmp_path.rglob("*") if path.is_file())
+        local.tidy()
+        assert half.exists()
+        os.utime(half, (0, 0))
+        local.tidy()
+        assert not half.exists()
+        half.touch()  # for the upload to discard
 
 
 @pytest.mark.parametrize("path", ["folder", "folder/a/below", "", ".uploads/x", "../x"])

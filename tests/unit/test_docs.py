@@ -94,12 +94,14 @@ def test_docs_tell_every_exit_status() -> None:
 
 
 def test_docs_tell_every_command_and_option() -> None:
-    """Each command of click's tree has its section, and each option of it its name there."""
+    """Each command of click's tree has its row by hand and its section, and each option of it its name there."""
     text = (DOCS / "commands.md").read_text(encoding="utf-8")
     told = dict(re.findall(r"^### (sweep .+)\n((?:(?!^#).*\n)*)", text.partition(command_page.BEGIN)[2], re.MULTILINE))
     tree = dict(command_page.all_commands())
     assert sorted(told) == sorted(tree)
     assert [verb for verb in cli.VERBS if not any(path.split()[1] == verb for path in told)] == []
+    by_hand = text.partition(command_page.BEGIN)[0]
+    assert [path for path in tree if not re.search(rf"^\| `{path}[ `]", by_hand.replace("[start]", "start"), re.MULTILINE)] == []
     shown = {path: set(re.findall(r"(?<![\w-])--?[A-Za-z][\w-]*", section)) for path, section in told.items()}
     missing = [
         (path, name)

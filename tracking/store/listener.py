@@ -14,10 +14,13 @@ class Listener:
     """Hears `Database.notify` of any process. A broken connection is replaced; what was missed meanwhile a poll finds.
 
     `wait` belongs to one thread; `interrupt` may be called from any, also from a signal handler.
+
+    Args:
+        url: of the database itself, not of a pooler; empty to hear nothing but `interrupt`.
     """
 
     def __init__(self, url: str) -> None:
-        self._dsn = plain_url(url)
+        self._dsn = plain_url(url) if url else ""
         self._connection: psycopg2.extensions.connection | None = None
         self._retry_at = 0.0
         self._reader, self._writer = os.pipe()
@@ -53,7 +56,7 @@ class Listener:
         os.close(self._writer)
 
     def _connect(self) -> psycopg2.extensions.connection | None:
-        if self._connection is None and time.monotonic() >= self._retry_at:
+        if self._dsn and self._connection is None and time.monotonic() >= self._retry_at:
             try:
                 connection = psycopg2.connect(self._dsn, application_name="sweep listen", **CONNECT)
                 connection.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
