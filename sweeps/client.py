@@ -17,6 +17,8 @@ from urllib.parse import quote, urlencode, urlsplit
 from sweeps.api.shapes import (
     SCHEMA,
     BestAnswer,
+    CurveList,
+    CurveShape,
     EventList,
     LogAnswer,
     MetricList,
@@ -248,6 +250,14 @@ class Client:
             token = page.get("next_page_token")
             if not token:
                 return {**page, "metrics": found}
+
+    def curves(self, ref: str, key: str) -> Iterator[CurveShape]:
+        """One metric in all trials of a sweep, by their number, page by page."""
+        from_trial: int | None = 0
+        while from_trial is not None:
+            page = cast(CurveList, self._api("GET", f"/sweeps/{_segment(ref)}/curves", query={"key": key, "from_trial": from_trial}))
+            yield from page["curves"]
+            from_trial = page["next_trial"]
 
     def why(self, ref: str) -> WhyAnswer:
         """Why a sweep or a run is where it is."""

@@ -174,7 +174,7 @@ class Sweep:
         with self._reader() as reader:
             outcome = reader.outcome(self.id)
             metric = outcome.sweep["metric"]
-            return build_study(outcome, reader.curves(outcome, metric) if intermediate_values and metric is not None else {})
+            return build_study(outcome, reader.points(outcome, metric) if intermediate_values and metric is not None else {})
 
     def logs(self, number: int, *, stream: Literal["stdout", "stderr"] = "stdout", attempt: int | None = None) -> str:
         """What a trial has printed so far.

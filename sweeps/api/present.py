@@ -12,6 +12,7 @@ from sweeps.api.shapes import (
     AttemptEntry,
     BestAnswer,
     Counts,
+    CurveShape,
     EventEntry,
     MetricValue,
     ModelEntry,
@@ -27,6 +28,7 @@ from sweeps.spec_config import SweepConfig
 from tracking.records import Event, MetricPoint, ModelVersion, RegisteredModel, Run, RunData, Sweep, SweepCounts, Trial, WorkerView
 from tracking.states import FINAL_SWEEP_STATES, SweepState
 from tracking.store.attempts import Attempt
+from tracking.store.metrics import Curve
 
 
 def now_utc() -> datetime:
@@ -168,6 +170,12 @@ def best_shape(sweep: Sweep, top: Sequence[Trial]) -> BestAnswer:
 def metric_shape(point: MetricPoint) -> MetricValue:
     """One point of one metric."""
     return MetricValue(key=point.key, value=number(point.value), step=point.step, time_ms=point.time_ms)
+
+
+def curve_shape(curve: Curve) -> CurveShape:
+    """One metric in one trial."""
+    points = None if curve.points is None else [(point.step, point.time_ms, number(point.value)) for point in curve.points]
+    return CurveShape(number=curve.number, run_id=curve.run_id, points=points)
 
 
 def event_shape(event: Event) -> EventEntry:

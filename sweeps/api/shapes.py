@@ -290,6 +290,24 @@ class MetricList(TypedDict):
     next_page_token: str
 
 
+class CurveShape(TypedDict):
+    """One metric's points in a trial's current run: step, time in ms, value. None of one with too many: the run's own metrics have pages."""
+
+    number: int
+    run_id: str
+    points: list[tuple[int, int, Number]] | None
+
+
+class CurveList(TypedDict):
+    """One metric in the trials of a sweep, or in some of them: `next_trial` tells where to go on, None that these were the last."""
+
+    schema: int
+    sweep_id: str
+    key: str
+    curves: list[CurveShape]
+    next_trial: int | None
+
+
 class VersionEntry(TypedDict):
     """A version of a registered model, with its lineage."""
 

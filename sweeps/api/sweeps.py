@@ -11,6 +11,7 @@ from fastapi import Query
 from sweeps.api.errors import NoBestTrial
 from sweeps.api.present import (
     best_shape,
+    curve_shape,
     event_shape,
     now_utc,
     running_shape,
@@ -23,6 +24,7 @@ from sweeps.api.routing import PREFIX, Body, Routes, Services, Use, parse_body, 
 from sweeps.api.shapes import (
     SCHEMA,
     BestAnswer,
+    CurveList,
     EventList,
     SubmitBody,
     SweepAnswer,
@@ -33,7 +35,7 @@ from sweeps.api.shapes import (
 )
 from sweeps.api.sizes import size_of
 from sweeps.api.snapshots import require_snapshot
-from sweeps.bounds import NAME_MAX, faults, text_fault
+from sweeps.bounds import NAME_MAX, NUMBER_MAX, faults, text_fault
 from sweeps.spec import Submission
 from sweeps.spec_config import SweepConfig
 from sweeps.spec_source import MAX_BYTES
@@ -170,6 +172,14 @@ def list_trials(
         trials=[trial_shape(trial) for trial in found[:limit]],
         next_offset=offset + limit if len(found) > limit else None,
     )
+
+
+@routes.get("/sweeps/{ref}/curves", Right.READ, answers=CurveList)
+def list_curves(services: Use, ref: str, key: str, from_trial: Annotated[int, Query(ge=0, le=NUMBER_MAX)] = 0) -> CurveList:
+    """One metric's points in the trials of a sweep, about 100,000 at once, whole trials only."""
+    sweep = services.store.sweeps.get(ref)
+    found, next_trial = services.store.metrics.curves(sweep.sweep_id, key, from_trial)
+    return CurveList(schema=SCHEMA, sweep_id=sweep.sweep_id, key=key, curves=[curve_shape(curve) for curve in found], next_trial=next_trial)
 
 
 @routes.get("/sweeps/{ref}/best", Right.READ, answers=BestAnswer)

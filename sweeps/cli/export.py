@@ -18,7 +18,6 @@ from sweeps.wording import counted, listed
 from tracking.settings import load_settings
 
 _BY_ENDING: Final[Mapping[str, str]] = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".db": "optuna", ".sqlite": "optuna", ".sqlite3": "optuna"}
-_MANY_CURVES: Final = 1000
 
 
 @click.command()
@@ -63,10 +62,7 @@ def _write_study(reader: Reader, outcome: Outcome, out: str) -> None:
     from sweeps.report.study import write_study
 
     metric = outcome.sweep["metric"]
-    n_curves = 0 if metric is None else len(outcome.with_curve(metric))
-    if n_curves >= _MANY_CURVES:
-        say(f"Reading the curves of {counted(n_curves, 'trial')}, some seconds for each thousand")
-    write_study(outcome, {} if metric is None else reader.curves(outcome, metric), out)
+    write_study(outcome, {} if metric is None else reader.points(outcome, metric), out)
 
 
 def _write_csv(outcome: Outcome, out: Path | None) -> None:

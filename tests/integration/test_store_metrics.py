@@ -94,6 +94,27 @@ def test_metrics_exact_duplicates_are_invisible(hands: Hands) -> None:
     assert shown(hands.store.metrics.history(run_id, "m")[0]) == shown(points)
 
 
+def test_curves_of_a_sweep_are_paged_by_whole_trials(hands: Hands) -> None:
+    """Each with its current attempt's points, doubles once, in order; one that is longer than a page is named alone."""
+    sweep = hands.sweep(4, metric_name="loss")
+    held = [hands.start(sweep, number) for number in range(3)]
+    hands.log(held[0], "loss", 3.0, 2.0)
+    hands.log(held[0], "loss", 3.0, 2.0)
+    hands.log(held[0], "acc", 9.0)
+    hands.log(held[1], "loss", *map(float, range(5)))
+    hands.log(held[2], "loss", 8.0)
+    hands.log(hands.retry(held[2]), "loss", 7.0, math.nan)
+    curves = hands.store.metrics.curves
+    first, rest = curves(sweep.sweep_id, "loss", max_points=3)
+    assert [(c.number, c.run_id, [(p.step, p.value) for p in c.points or []]) for c in first] == [(0, held[0].run_id, [(0, 3.0), (1, 2.0)])]
+    assert rest == 1
+    assert [(c.number, c.points) for c in curves(sweep.sweep_id, "loss", 1, 3)[0]] == [(1, None)]
+    last, rest = curves(sweep.sweep_id, "loss", 2, 3)
+    assert [(c.number, str([p.value for p in c.points or []])) for c in last] == [(2, "[7.0, nan]")]
+    assert rest is None
+    assert curves(sweep.sweep_id, "nothing") == ([], None)
+
+
 def test_metrics_history_is_paged(hands: Hands) -> None:
     """Pages join to the whole, without gaps and repeats, duplicates not counted."""
     run_id = external(hands)

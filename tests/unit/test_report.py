@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import sqlite3
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from io import StringIO
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeps.api.shapes import MetricList, MetricValue
+from sweeps.api.shapes import MetricValue
 from sweeps.client import NoBest
 from sweeps.report import optuna_sqlite
 from sweeps.report.frames import metrics_frame, parquet_frame, trials_frame
@@ -136,29 +137,33 @@ def test_study_has_curves_attributes_and_the_metrics_name() -> None:
     assert math.isnan(trial.user_attrs["metrics.val/acc"])
 
 
-class CountingReader(Reader):
-    """Answers every question for a curve with the same one, and counts them."""
+class PagedReader(Reader):
+    """Answers a sweep's curves in two pages, one trial of which has too many points for them."""
 
-    def __init__(self) -> None:
+    def __init__(self, run_ids: Sequence[str]) -> None:
         super().__init__("http://127.0.0.1:9")
+        self.run_ids = run_ids
         self.asked: list[str] = []
 
-    def metrics(self, ref: str, *, key: str | None = None) -> MetricList:
-        """A curve of two points."""
-        self.asked.append(ref)
-        points = [MetricValue(key=key or "", value=value, step=step, time_ms=0) for step, value in ((0, 2.0), (4, 1.0))]
-        return MetricList(schema=1, run_id=ref, key=key, metrics=points, next_page_token="")
+    def _api(self, _method: str, path: str, *, query: Mapping[str, Any] | None = None, **_: Any) -> dict[str, Any]:
+        self.asked.append(path.rpartition("/")[2])
+        if path.endswith("/metrics"):
+            return {"metrics": [MetricValue(key="loss", value=0.5, step=9, time_ms=0)], "next_page_token": ""}
+        page = [(0, [(0, 0, 2.0), (4, 1, 1.0)]), (1, None)] if (query or {})["from_trial"] == 0 else [(3, [(0, 0, "NaN")])]
+        curves = [{"number": number, "run_id": self.run_ids[number], "points": points} for number, points in page]
+        return {"schema": 1, "curves": curves, "next_trial": 2 if (query or {})["from_trial"] == 0 else None}
 
 
-def test_study_asks_for_curves_of_trials_that_have_one() -> None:
-    """A metric that never went beyond step 0 is known already: no request is spent on it."""
-    outcome = made_outcome(X, [made_trial(number, {"x": 0.5}, 1.0) for number in range(4)], {0: {"loss": 1.0}, 1: {"loss": 0.5}, 2: {"acc": 1.0}})
-    first, second = (trial["run_id"] for trial in outcome.trials[:2])
-    outcome.metrics[second]["loss"]["step"] = 0
-    reader = CountingReader()
-    study = build_study(outcome, reader.curves(outcome, "loss"))
-    assert reader.asked == [first]
-    assert [trial.intermediate_values for trial in study.trials] == [{0: 2.0, 4: 1.0}, {0: 0.5}, {}, {}]
+def test_study_has_the_curves_of_all_trials() -> None:
+    """Page by page; what is too long for a page is asked for by itself."""
+    outcome = made_outcome(X, [made_trial(number, {"x": 0.5}, 1.0) for number in range(4)], {})
+    reader = PagedReader([trial["run_id"] for trial in outcome.trials])
+    points = reader.points(outcome, "loss")
+    assert reader.asked == ["curves", "metrics", "curves"]
+    study = build_study(outcome, points)
+    values = [trial.intermediate_values for trial in study.trials]
+    assert values[:3] == [{0: 2.0, 4: 1.0}, {9: 0.5}, {}]
+    assert math.isnan(values[3][0])
 
 
 def test_study_leaves_optunas_loudness_as_it_was() -> None:

@@ -66,6 +66,17 @@ SELECT DISTINCT p.step, p.time_ms, p.value FROM metric_points p JOIN runs r ON r
 """
 """Index: ix_metric_points_run. Exact duplicates (clients retry) are invisible to readers (D6)."""
 
+CURVES: Final = """
+SELECT t.number, t.run_id, p.step, p.time_ms, p.value
+  FROM trials t JOIN runs r ON r.run_id = t.run_id
+  JOIN LATERAL (
+      SELECT DISTINCT step, time_ms, value FROM metric_points
+       WHERE run_id = r.run_id AND key = %(key)s AND attempt = r.attempt ORDER BY step, time_ms, value) p ON true
+ WHERE t.sweep_id = %(sweep_id)s AND t.number >= %(from_trial)s
+ ORDER BY t.number, p.step, p.time_ms, p.value LIMIT %(limit)s
+"""
+"""Indexes: trials' primary key, walked in order until there are enough, ix_metric_points_run."""
+
 LATEST_TAIL: Final = """
 ON CONFLICT (run_id, key) DO UPDATE SET
     attempt = excluded.attempt,

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from tracking.queries import runs as sql
 from tracking.records import MetricPoint
@@ -14,6 +14,14 @@ from tracking.store.runs import decode_offset, encode_offset, get_run, guard_wri
 _COPY_FROM = 16
 _COLUMNS = ("run_id", "attempt", "key", "step", "time_ms", "value")
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+
+
+class Curve(NamedTuple):
+    """One metric's points in a trial's current run by step, time and value; None of one that has too many to be told with others."""
+
+    number: int
+    run_id: str
+    points: list[MetricPoint] | None
 
 
 class Metrics:
@@ -50,6 +58,24 @@ class Metrics:
             rows = tx.rows(sql.HISTORY, {"run_id": run_id, "key": key, "limit": max_results + 1, "offset": offset})
         points = [MetricPoint(key, row.value, row.step, row.time_ms) for row in rows[:max_results]]
         return points, encode_offset(offset + max_results) if len(rows) > max_results else ""
+
+    def curves(self, sweep_id: str, key: str, from_trial: int = 0, max_points: int = 100_000) -> tuple[list[Curve], int | None]:
+        """One metric's points in a sweep's trials from a number on, whole trials only; and the number to go on from, None if these were the last.
+
+        A first trial with more points than that is answered without any: its own history has pages.
+        """
+        values = {"sweep_id": sweep_id, "key": key, "from_trial": from_trial, "limit": max_points + 1}
+        with self._database.autocommit() as tx:
+            rows = tx.rows(sql.CURVES, values)
+        found: dict[int, tuple[str, list[MetricPoint]]] = {}
+        for row in rows:
+            found.setdefault(row.number, (row.run_id, []))[1].append(MetricPoint(key, row.value, row.step, row.time_ms))
+        curves = [Curve(number, run_id, points) for number, (run_id, points) in found.items()]
+        if len(rows) <= max_points:
+            return curves, None
+        if len(curves) == 1:
+            return [Curve(curves[0].number, curves[0].run_id, None)], curves[0].number + 1
+        return curves[:-1], curves[-1].number
 
     def latest_of(self, run_ids: Sequence[str], key: str) -> dict[str, MetricPoint]:
         """The latest value of one metric in each of many runs; those without it are left out. Index: metric_latest's primary key."""
