@@ -42,8 +42,8 @@ def _spec_options(function: _F) -> _F:
     for option in reversed(
         (
             click.argument("file", type=_NamedPath(path_type=Path), metavar="FILE"),
-            click.option("-P", "--param", "params", multiple=True, metavar="NAME=VALUE", help="A parameter of a FOLDER without a sweep file; may be repeated."),
-            click.option("-e", "--entry-point", metavar="ENTRY", help="Of a FOLDER without a sweep file: which entry point, or .py or .sh file."),
+            click.option("-P", "--param", "params", multiple=True, metavar="NAME=VALUE", help="Run a FOLDER's project once, with this parameter; may be repeated."),
+            click.option("-e", "--entry-point", metavar="ENTRY", help="Run a FOLDER's project once: which entry point, or .py, .sh or .R file."),
             click.option("--name", help="Name of the sweep, instead of the file's."),
             click.option("--trials", type=click.IntRange(min=1), metavar="N", help="How many trials, instead of the file's limit."),
             click.option("--parallel", type=click.IntRange(min=1), metavar="N", help="How many trials at a time."),
@@ -59,23 +59,23 @@ _dry_run_option: Callable[[_F], _F] = click.option("--dry-run", is_flag=True, he
 
 
 def _load(file: Path, params: tuple[str, ...], overrides: Mapping[str, Any]) -> "Submission":
-    """A sweep file, that of a folder, or one run of a folder that has an MLproject only."""
+    """A sweep file, that of a folder, or one run of a folder: with `-P` or `-e`, or where there is no sweep file in it."""
     # Imported when a file is read: YAML, and the whole of the search space.
     from sweeps.mlproject import find_mlproject
     from sweeps.spec import Overrides, load_project, load_sweep
 
     path = file / _FILE_NAME if file.is_dir() else file
     entry_point, overrides = overrides.get("entry_point"), {key: value for key, value in overrides.items() if key != "entry_point"}
-    if path.suffix in {".py", ".sh"}:
+    if path.suffix in {".py", ".sh", ".R"}:
         raise click.UsageError(f"{path} is a script, not a sweep file; `sweep init {path.parent}` writes one.")
-    if file.is_dir() and not path.exists():
+    if file.is_dir() and (entry_point is not None or not path.exists() or (params and find_mlproject(file) is not None)):
         if entry_point is None and find_mlproject(file) is None:
             raise click.UsageError(f"{file} has neither a {_FILE_NAME} nor an MLproject; `sweep init {file}` writes one.")
         return load_project(file, entry_point=entry_point or "main", params=_named(params), overrides=Overrides(**overrides))
     if entry_point is not None:
-        raise click.UsageError(f"-e belongs to a folder without a sweep file; in {path} it is 'entry_point: {entry_point}'.")
+        raise click.UsageError(f"-e belongs to a folder, not to a sweep file; in {path} it is 'entry_point: {entry_point}'.")
     if params:
-        raise click.UsageError(f"-P belongs to a folder without a sweep file; {path} says itself what the parameters are.")
+        raise click.UsageError(f"-P belongs to a folder with an MLproject; {path} says itself what the parameters are.")
     return load_sweep(path, overrides=Overrides(**overrides))
 
 
@@ -227,7 +227,7 @@ def _print_submitted(sweep: SweepAnswer) -> None:
 def run(file: Path, *, params: tuple[str, ...], dry_run: bool, as_json: bool, **overrides: Any) -> int:
     """Submit a sweep and follow it to its end.
 
-    A folder with an MLproject and no sweep file is run once, with the parameters given by -P.
+    A folder with an MLproject is run once where it has no sweep file, or where -P or -e ask for that.
     One table, redrawn in place: counts, best so far, running trials. Ctrl-C detaches, the sweep goes on. Exit status 6
     if no trial succeeded, however it ended; else 1 if it failed or was cancelled; else 0. With --json, one object a line
     at each change.

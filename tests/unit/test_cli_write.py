@@ -60,7 +60,17 @@ def test_cli_takes_parameters_for_folders_only(tmp_path: Path, capsys: pytest.Ca
     """A sweep file says itself what its parameters are; ignoring -P would mislead."""
     assert main(["init", str(tmp_path)]) == 0
     assert main(["validate", str(tmp_path), "-P", "x=1"]) == 2
-    assert "-P belongs to a folder without a sweep file" in capsys.readouterr().err
+    assert "-P belongs to a folder with an MLproject" in capsys.readouterr().err
+
+
+def test_cli_runs_a_project_once_beside_its_sweep_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """-P and -e ask for one run of the project, whether or not there is a sweep file too; without them the file counts."""
+    (tmp_path / "MLproject").write_text("entry_points:\n  main:\n    parameters: {n: int}\n    command: python train.py {n}\n")
+    (tmp_path / "sweep.yaml").write_text("method: grid\nparameters: {n: {values: [1, 2]}}\n")
+    for arguments, trials in ((["-P", "n=7"], 1), (["-e", "main", "-P", "n=7"], 1), ([], 2)):
+        assert main(["validate", str(tmp_path), *arguments, "--json"]) == 0
+        plan = json.loads(capsys.readouterr().out)
+        assert (plan["trials"], plan["commands"][0][-1]) == (trials, "7" if arguments else "1")
 
 
 def test_cli_validate_tells_problems_with_their_places(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,8 +209,8 @@ def test_cli_runs_an_entry_point_or_a_script_of_a_folder(tmp_path: Path, capsys:
 def test_cli_refuses_an_entry_point_for_a_sweep_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A sweep file says itself what it runs."""
     (tmp_path / "sweep.yaml").write_text("program: t.py\nmethod: random\nparameters: {x: {values: [1]}}\n")
-    assert main(["validate", str(tmp_path), "-e", "train.py"]) == 2
-    assert "-e belongs to a folder without a sweep file" in capsys.readouterr().err
+    assert main(["validate", str(tmp_path / "sweep.yaml"), "-e", "train.py"]) == 2
+    assert "-e belongs to a folder, not to a sweep file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
