@@ -68,6 +68,7 @@ services: ## bring up Docker, Redis and a browser for the tests (root and apt; e
 	@bash deploy/services.sh
 
 docs: $(VENV)/.installed-test ## write the generated pages of docs/ anew
+	@mkdir -p .cache && $(BIN)/python -m sweeps.spec_schema >.cache/sweep.schema.json && cp .cache/sweep.schema.json sweeps/sweep.schema.json
 	@$(BIN)/python -m tests.support.generated_docs
 	@$(BIN)/python -m tests.support.wandb_differences
 

@@ -191,10 +191,12 @@ class Advance:
         return search
 
     def _conclude(self, epoch: int, sweep: Sweep, search: Search) -> None:
-        for trial in self._store.trials.conclude(epoch, sweep.sweep_id):
+        metric = search.config.metric
+        impute = None if metric is None or metric.impute == "worst" else metric.impute
+        for trial in self._store.trials.conclude(epoch, sweep.sweep_id, impute=impute):
             hit("scheduler.concluded")
             with _searching():
-                search.strategy.tell(trial.number, trial.params, trial.state, trial.value, trial.attrs)
+                search.strategy.tell(trial.number, trial.params, trial.state, trial.told, trial.attrs)
             hit("scheduler.told")
             search.n_open -= 1
             search.note(trial)

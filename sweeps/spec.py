@@ -342,15 +342,17 @@ class _Reader:
         section = self._section("metric")
         name, goal, from_ = section.text("name"), section.choice("goal", ("minimize", "maximize")), section.choice("from", ("last", "best"))
         target = section.finite("target")
-        section.choice("impute", ("worst",), ("latest", "best"), instead="use 'worst': a trial without a value counts as worse than all that have one")
-        section.choice("impute_while_running", ("false",), ("latest", "best", "worst"), instead="use 'false': only trials that have ended are learned from")
+        impute = section.choice("impute", ("worst", "latest", "best"))
+        instead = "use 'false' or 'worst': the search avoids the places where trials still run"
+        section.choice("impute_while_running", ("false", "worst"), ("latest", "best"), instead=instead)
         if "metric" in self._top and self._top.entries["metric"].entries is not None and "name" not in section:
             self._top.add("metric", "'metric' has no 'name'")
         if "metric" not in self._top and method == "bayes":
             self._missing("'metric' is missing, and 'bayes' needs one", "add 'metric: {name: val_loss, goal: minimize}'")
         if name is None:
             return None
-        return Metric(name, "maximize" if goal == "maximize" else "minimize", "best" if from_ == "best" else "last", target)
+        # The words were checked above.
+        return Metric(name, cast(Any, goal or "minimize"), cast(Any, from_ or "last"), target, cast(Any, impute or "worst"))
 
     def _parameters(self) -> Read:
         if "parameters" not in self._top:

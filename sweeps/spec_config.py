@@ -19,12 +19,15 @@ class Metric(Struct, frozen=True, omit_defaults=True, rename={"from_": "from"}):
 
     Attributes:
         target: the search has found enough once a trial is as good as this.
+        impute: what the search makes of a trial that ended without an objective: worse than all others, or as good as its own latest or
+            best value.
     """
 
     name: str
     goal: Literal["minimize", "maximize"] = "minimize"
     from_: Literal["last", "best"] = "last"
     target: float | None = None
+    impute: Literal["worst", "latest", "best"] = "worst"
 
     def is_reached(self, value: float | None) -> bool:
         """Whether a trial with this value is as good as the target."""

@@ -45,9 +45,13 @@ KEY_TEXTS: Final[Mapping[str, KeyText]] = {
     "metric.goal": KeyText("Whether a small or a large value is good.", "maximize", "minimize"),
     "metric.from": KeyText("Which value of its history is a trial's: the one of the last step, or the best one.", "best", "last"),
     "metric.target": KeyText("Nothing more is proposed once a finished trial is as good as this.", 0.01),
-    "metric.impute": KeyText("W&B's word for what the search makes of a trial without a value: it counts as worse than all that have one.", "worst", "worst"),
+    "metric.impute": KeyText(
+        "What the search makes of a trial that ended without an objective: worse than all that have one, or as good as its own `latest` or `best` value.",
+        "latest",
+        "worst",
+    ),
     "metric.impute_while_running": KeyText(
-        "W&B's word for what the search makes of a trial that still runs: false, for `bayes` spreads its trials by itself.", False, False
+        "W&B's word for what the search makes of a trial that still runs: `bayes` takes it for a bad one until it has ended, whatever this says.", False, False
     ),
     "parameters": KeyText(
         "What is searched: a mapping of names to a value, values, bounds or a distribution, or to `parameters` of their own.",

@@ -290,6 +290,7 @@ class Trial(Struct, frozen=True):
 
     Attributes:
         value: the objective, if the trial has one.
+        imputed: what the search was told in its place, of a trial that ended without.
         told_seq: position in the order in which outcomes were told to the search, None while it is open.
         attrs: the strategy adapter's own JSON.
         duration_s: how long the current attempt's process ran, or has run so far.
@@ -305,6 +306,7 @@ class Trial(Struct, frozen=True):
     attempts: int
     created_at: datetime
     value: float | None = None
+    imputed: float | None = None
     cause: str | None = None
     detail: str | None = None
     told_seq: int | None = None
@@ -313,6 +315,11 @@ class Trial(Struct, frozen=True):
     ended_at: datetime | None = None
     worker_name: str | None = None
     duration_s: float | None = None
+
+    @property
+    def told(self) -> float | None:
+        """What the search is told of its objective."""
+        return self.imputed if self.value is None else self.value
 
 
 class NewTrial(Struct, frozen=True):

@@ -254,6 +254,8 @@ trials = Table(
     Column("generation", Integer, nullable=False, server_default="0"),
     Column("run_id", Text, nullable=False),
     Column("value", Double),
+    # What the search was told instead, of a trial that ended without an objective (`metric.impute`).
+    Column("imputed", Double),
     Column("told_seq", BigInteger),
     Column("attrs", JSON, nullable=False, server_default="{}"),
     Column("cause", Text),

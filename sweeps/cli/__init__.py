@@ -11,7 +11,11 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Final, NamedTuple
 
-import click
+try:
+    import click
+except KeyboardInterrupt:
+    # As `main` does, which is not here yet.
+    sys.exit(130)
 
 from tracking.errors import SweepError
 

@@ -42,7 +42,7 @@ def _spec_options(function: _F) -> _F:
     for option in reversed(
         (
             click.argument("file", type=_NamedPath(path_type=Path), metavar="FILE"),
-            click.option("-P", "--param", "params", multiple=True, metavar="NAME=VALUE", help="Run a FOLDER's project once, with this parameter; may be repeated."),
+            click.option("-P", "--param", "params", multiple=True, metavar="NAME=VALUE", help="Run a FOLDER's project once, with this; may be repeated."),
             click.option("-e", "--entry-point", metavar="ENTRY", help="Run a FOLDER's project once: which entry point, or .py, .sh or .R file."),
             click.option("--name", help="Name of the sweep, instead of the file's."),
             click.option("--trials", type=click.IntRange(min=1), metavar="N", help="How many trials, instead of the file's limit."),

@@ -34,7 +34,7 @@ class Strategy(Protocol):
         ...
 
     def tell(self, number: int, params: Mapping[str, Any], state: str, value: float | None, attrs: Mapping[str, Any]) -> None:
-        """How trial `number` ended: a final `TrialState` and its objective, if it has one."""
+        """How trial `number` ended: a final `TrialState` and its objective, or what counts as one (`Trial.told`)."""
         ...
 
     def replay(self, trials: Iterable[Trial]) -> None:

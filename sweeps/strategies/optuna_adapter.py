@@ -80,7 +80,7 @@ class TpeStrategy:
             if trial.number != number or "point" not in trial.attrs:
                 why = "it has no point" if trial.number == number else "there is a gap before it"
                 raise ValueError(f"trial {trial.number} of sweep {trial.sweep_id} can't be replayed: {why}")
-            self._add(self._frozen(trial.attrs["point"], trial.state, trial.value))
+            self._add(self._frozen(trial.attrs["point"], trial.state, trial.told))
 
     def _replace(self, number: int, state: str, value: float | None) -> None:
         """Optuna's finished trials are final, so one that changes means a new study."""
@@ -134,11 +134,10 @@ def _outcome(state: str, value: float | None) -> tuple[TrialState, list[float] |
     """Optuna's state and values for a trial's.
 
     A trial without an objective, whatever ended it, counts as worse than all that have one, as W&B's `impute: worst` has it. Optuna ranks
-    a pruned trial without a value so; no number needs to be made up that a later trial would make wrong.
+    a pruned trial without a value so; no number needs to be made up that a later trial would make wrong. One that failed or was cancelled
+    has a value where the file wants that (`impute: latest` or `best`), and then counts as any other.
     """
     values = None if value is None or math.isnan(value) else [value]
     if state == states.TrialState.OPEN:
         return TrialState.RUNNING, None
-    if state == states.TrialState.FINISHED and values:
-        return TrialState.COMPLETE, values
-    return TrialState.PRUNED, values if state == states.TrialState.PRUNED else None
+    return (TrialState.COMPLETE if values and state != states.TrialState.PRUNED else TrialState.PRUNED), values

@@ -576,6 +576,40 @@ def test_scheduler_goes_on_with_a_sweep_that_was_extended(stage: Stage, method: 
         assert cells_of(stage.trials(sweep)) == cells_of(stage.trials(whole))
 
 
+@pytest.mark.parametrize(("impute", "told"), [("worst", None), ("latest", 3.0), ("best", 1.0)])
+def test_scheduler_tells_bayes_of_failed_trials_as_the_file_says(stage: Stage, impute: str, told: float | None) -> None:
+    """Their own latest or best value in place of the objective they lack; the record's objective stays empty, and the search is the same when rebuilt."""
+    metric = {"name": "loss", "goal": "minimize", "impute": impute}
+    sweep, worker = stage.submit(BAYES, metric=metric, run_cap=14), FakeWorker(stage.hands, slots=1)
+
+    def fail_every_second(held: Held) -> Outcome:
+        if int(stage.store.runs.get(held.run_id).name.rpartition("/")[2]) % 2 == 0:
+            return SUCCEEDED
+        stage.hands.log(held, "loss", 2.0, 1.0, 3.0)
+        return EXITED
+
+    one, another = stage.scheduler(), stage.scheduler()
+    for n_ended in range(14):
+        # Either in turn: each rebuilds what the other did.
+        scheduler = another if n_ended % 2 else one
+        stage.drop_leader()
+        scheduler._tick_safely()
+        scheduler._tick_safely()
+        worker.work(fail_every_second)
+    stage.drop_leader()
+    stage.drive(sweep, lambda: one, [worker], fail_every_second)
+    trials = stage.trials(sweep)
+    failed = [trial for trial in trials if trial.state == "failed"]
+    assert len(failed) == 7
+    assert {(trial.value, trial.imputed, trial.told) for trial in failed} == {(None, told, told)}
+    assert {trial.imputed for trial in trials if trial.state == "finished"} == {None}
+    same = stage.submit(BAYES, metric=metric, run_cap=14)
+    undisturbed = stage.scheduler()
+    stage.drop_leader()
+    stage.drive(same, lambda: undisturbed, [worker], fail_every_second)
+    assert [trial.params for trial in stage.trials(same)] == [trial.params for trial in trials]
+
+
 def forget_trials(stage: Stage, sweep: Sweep, first: int) -> None:
     """The record goes back to before these trials were proposed, as a restored one, or a standby that took over and lacked the last second."""
     values = {"id": sweep.sweep_id, "first": first}

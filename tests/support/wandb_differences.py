@@ -127,10 +127,10 @@ REFUSED: Final = (
         ),
     ),
     Refused(
-        "`impute: latest`, `impute: best`, `impute_while_running` other than `false`",
-        "not served by this version: a trial without a value ranks behind all that have one",
-        r"'metric\.impute(_while_running)?' '\w+' is not served",
-        (f"{_HEAD}{_PARAMETERS}metric: {{name: m, impute: latest}}\n", f"{_HEAD}{_PARAMETERS}metric: {{name: m, impute_while_running: best}}\n"),
+        "`impute_while_running: latest` and `best`",
+        "not served by this version: what a search proposes would hang on when it asks; it takes running trials for bad ones",
+        r"'metric\.impute_while_running' '\w+' is not served",
+        (f"{_HEAD}{_PARAMETERS}metric: {{name: m, impute_while_running: latest}}\n", f"{_HEAD}{_PARAMETERS}metric: {{name: m, impute_while_running: best}}\n"),
     ),
     Refused(
         "`job`, `image_uri`",

@@ -237,7 +237,6 @@ BAD = [
     (HEAD + PARAMETERS + "register: {alias: x}\n", ["4:11"], "'register' has no 'model'"),
     (HEAD + PARAMETERS + "metric: {goal: minimize}\n", ["4:9"], "'metric' has no 'name'"),
     (HEAD + PARAMETERS + "metric: {name: a, target: low}\n", ["4:27"], "'metric.target' is a number, not 'low'"),
-    (HEAD + PARAMETERS + "metric: {name: a, impute: latest}\n", ["4:27"], "'metric.impute' 'latest' is not served by this version"),
     (HEAD + PARAMETERS + "metric: {name: a, impute: wrst}\n", ["4:27"], "'metric.impute' can't be 'wrst'"),
     (HEAD + PARAMETERS + "metric: {name: a, impute_while_running: best}\n", ["4:41"], "'metric.impute_while_running' 'best' is not served by this version"),
     (HEAD + PARAMETERS + "strategy: {name: tpe}\n", ["4:18"], "'strategy.name' stands beside 'method'"),
@@ -371,7 +370,7 @@ def test_spec_unserved_parameter_key_is_refused_by_name(key: str) -> None:
 def test_spec_every_refusal_says_what_to_do_instead() -> None:
     """A key or word that is not served comes with a way to do without it."""
     inner = [f"{section}: {{{key}: 1}}" for section, keys in REFUSED_INNER.items() for key in keys]
-    words = ["metric: {name: a, impute: best}", "metric: {name: a, impute_while_running: latest}", "scheduler: {engine: ax}", "method: custom", "image_uri: x"]
+    words = ["metric: {name: a, impute_while_running: latest}", "scheduler: {engine: ax}", "method: custom", "image_uri: x"]
     for line in [*(f"{key}: 1" for key in REFUSED), *inner, *words]:
         with pytest.raises(SpecProblems) as caught:
             parse(f"program: t.py\n{'' if 'method' in line else 'method: random'}\n{PARAMETERS}{line}\n")
@@ -407,9 +406,11 @@ def test_spec_wandbs_keys_without_effect_are_taken() -> None:
 
 
 def test_spec_metric_takes_wandbs_target_and_impute() -> None:
-    """The target is kept; the imputation that is served is W&B's default."""
+    """The target is kept, and what is made of trials without an objective."""
     config = parse(HEAD + PARAMETERS + "metric: {name: loss, goal: maximize, target: 1e-2, impute: worst, impute_while_running: false}\n")
     assert config.metric == Metric("loss", "maximize", target=0.01)
+    for word in ("worst", "latest", "best"):
+        assert parse(HEAD + PARAMETERS + f"metric: {{name: loss, impute: {word}, impute_while_running: worst}}\n").metric == Metric("loss", impute=word)
     assert [config.metric.is_reached(value) for value in (None, 0.009, 0.01, 1.0)] == [False, False, True, True]
     assert [Metric("l", target=0.5).is_reached(value) for value in (0.6, 0.5, 0.0)] == [False, True, True]
 

@@ -199,7 +199,7 @@ def test_strategy_bayes_takes_a_second_outcome_of_a_retried_trial() -> None:
         ("finished", 2.0, "COMPLETE", [2.0]),
         ("finished", None, "PRUNED", None),
         ("finished", math.nan, "PRUNED", None),
-        ("failed", 2.0, "PRUNED", None),
+        ("failed", 2.0, "COMPLETE", [2.0]),
         ("cancelled", None, "PRUNED", None),
         ("pruned", 2.0, "PRUNED", [2.0]),
         ("pruned", None, "PRUNED", None),

@@ -25,8 +25,11 @@ INSERT_EVENTS: Final = "INSERT INTO events (subject, event, to_state, sweep_id, 
 
 CONCLUDE: Final = f"""
 WITH over AS (
-    SELECT t.sweep_id, t.number, r.state AS run_state, r.cause, r.detail, r.value, r.started_at, r.ended_at
-      FROM trials t JOIN runs r ON r.run_id = t.run_id
+    SELECT t.sweep_id, t.number, r.state AS run_state, r.cause, r.detail, r.value, r.started_at, r.ended_at,
+           CASE WHEN r.value IS NULL THEN nullif(
+               CASE WHEN %(impute)s = 'latest' THEN m.value WHEN s.metric_goal = 'minimize' THEN m.min_value ELSE m.max_value END, 'NaN') END AS imputed
+      FROM trials t JOIN runs r ON r.run_id = t.run_id JOIN sweeps s ON s.sweep_id = t.sweep_id
+      LEFT JOIN metric_latest m ON %(impute)s IS NOT NULL AND m.run_id = r.run_id AND m.attempt = r.attempt AND m.key = s.metric_name
      WHERE t.sweep_id = %(sweep_id)s AND t.state = 'open' AND r.state IN {quoted(FINAL_RUN_STATES)}
        FOR UPDATE OF t
 ), numbered AS (
@@ -35,7 +38,8 @@ WITH over AS (
     UPDATE sweeps SET told_seq = told_seq + (SELECT count(*) FROM over) WHERE sweep_id = %(sweep_id)s
     RETURNING told_seq - (SELECT count(*) FROM over) AS base
 ), t AS (
-    UPDATE trials SET state = n.run_state, told_seq = s.base + n.place, value = n.value, cause = n.cause, detail = n.detail, ended_at = n.ended_at
+    UPDATE trials SET state = n.run_state, told_seq = s.base + n.place, value = n.value, imputed = n.imputed, cause = n.cause,
+           detail = n.detail, ended_at = n.ended_at
       FROM numbered n, s WHERE trials.sweep_id = n.sweep_id AND trials.number = n.number AND trials.state = 'open'
     RETURNING trials.*, n.started_at
 ), e AS (
@@ -43,7 +47,7 @@ WITH over AS (
     SELECT 'trial', CASE state WHEN 'finished' THEN 'finish' WHEN 'failed' THEN 'fail' WHEN 'pruned' THEN 'prune' ELSE 'cancel' END,
            'open', state, sweep_id, number, run_id, cause, coalesce(detail, '') FROM t
 )
-SELECT sweep_id, number, state, params::text AS params, generation, run_id, value, cause, detail, told_seq, attrs::text AS attrs,
+SELECT sweep_id, number, state, params::text AS params, generation, run_id, value, imputed, cause, detail, told_seq, attrs::text AS attrs,
        created_at, started_at, ended_at
   FROM t ORDER BY told_seq
 """
@@ -67,8 +71,8 @@ SELECT v.new_run_id, r.experiment_id, r.kind, r.name, r.user_name, 'queued', r.p
 
 REOPEN: Final = """
 WITH t AS (
-    UPDATE trials SET state = 'open', generation = generation + 1, run_id = v.new_run_id, told_seq = NULL, value = NULL, cause = NULL, detail = NULL,
-           ended_at = NULL
+    UPDATE trials SET state = 'open', generation = generation + 1, run_id = v.new_run_id, told_seq = NULL, value = NULL, imputed = NULL,
+           cause = NULL, detail = NULL, ended_at = NULL
       FROM unnest(%(run_ids)s::text[], %(new_run_ids)s::text[]) AS v (run_id, new_run_id)
      WHERE trials.sweep_id = %(sweep_id)s AND trials.run_id = v.run_id
     RETURNING trials.sweep_id, trials.number, trials.run_id
@@ -88,7 +92,7 @@ SELECT DISTINCT t.sweep_id FROM trials t JOIN runs r ON r.run_id = t.run_id
 
 TRIAL_COLUMNS: Final = """
     t.sweep_id, t.number, t.state, t.params, t.generation, t.run_id, r.state AS run_state, r.attempt AS attempts, t.created_at, t.value,
-    coalesce(t.cause, r.cause) AS cause, coalesce(t.detail, r.detail) AS detail, t.told_seq, t.attrs, r.started_at,
+    t.imputed, coalesce(t.cause, r.cause) AS cause, coalesce(t.detail, r.detail) AS detail, t.told_seq, t.attrs, r.started_at,
     coalesce(t.ended_at, r.ended_at) AS ended_at, w.name AS worker_name,
     coalesce(a.duration_s, extract(epoch FROM coalesce(a.ended_at, now()) - a.started_at)::float8) AS duration_s
 """

@@ -91,11 +91,15 @@ class Trials:
         with self._database.autocommit() as tx:
             return [row.sweep_id for row in tx.rows(sql.OVER)]
 
-    def conclude(self, epoch: int, sweep_id: str) -> Sequence[Trial]:
-        """Close every open trial whose run has ended and number it in the order of telling; those closed now."""
+    def conclude(self, epoch: int, sweep_id: str, *, impute: Literal["latest", "best"] | None = None) -> Sequence[Trial]:
+        """Close every open trial whose run has ended and number it in the order of telling; those closed now.
+
+        Args:
+            impute: which of its values of the metric the search is told of a trial that ended without an objective; None for none.
+        """
         with self._database.transaction() as tx:
             hold_leadership(tx, epoch)
-            rows = tx.rows(sql.CONCLUDE, {"sweep_id": sweep_id})
+            rows = tx.rows(sql.CONCLUDE, {"sweep_id": sweep_id, "impute": impute})
         return [
             Trial(
                 sweep_id=r.sweep_id,
@@ -108,6 +112,7 @@ class Trials:
                 attempts=0,
                 created_at=r.created_at,
                 value=r.value,
+                imputed=r.imputed,
                 cause=r.cause,
                 detail=r.detail,
                 told_seq=r.told_seq,

@@ -330,6 +330,7 @@ CREATE TABLE trials (
     generation INTEGER DEFAULT '0' NOT NULL, 
     run_id TEXT NOT NULL, 
     value DOUBLE PRECISION, 
+    imputed DOUBLE PRECISION, 
     told_seq BIGINT, 
     attrs JSON DEFAULT '{}' NOT NULL, 
     cause TEXT, 
