@@ -221,6 +221,12 @@ class Client:
         """Let a sweep have so many trials in all."""
         return cast(SweepAnswer, self._api("POST", f"/sweeps/{_segment(ref)}/extend", body={"trials_max": trials_max}, is_repeatable=True))
 
+    def extend_by(self, ref: str, n_more: int) -> SweepAnswer:
+        """Let a sweep have so many trials more than it has, if it has ended, or else than it was to have."""
+        sweep = self.sweep(ref)
+        n_before = sweep["counts"]["total"] if sweep["ended_at"] else sweep["trials_asked"] or 0
+        return self.extend(sweep["sweep_id"], n_before + n_more)
+
     def retry(self, ref: str, trials: Sequence[int] | None = None) -> RetryAnswer:
         """Run failed trials again, all of them or these."""
         return cast(RetryAnswer, self._api("POST", f"/sweeps/{_segment(ref)}/retry", body={"trials": None if trials is None else list(trials)}))

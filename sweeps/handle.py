@@ -13,13 +13,13 @@ It talks to the server that SWEEP_SERVER names, or else to the cluster of this m
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
-from sweeps.api.shapes import Counts, SweepAnswer
+from sweeps.api.shapes import Counts, MetricValue, SweepAnswer
 from sweeps.cli.connection import server_url
 from sweeps.cli.follow import looks, waiting_notes
 from sweeps.cli.picture import FINAL_STATES
@@ -202,7 +202,7 @@ class Sweep:
 
         Args:
             number: of one trial; all of them unless given.
-            key: one metric; all of them unless given. It takes a request for each trial and metric.
+            key: one metric; all of them unless given.
 
         Raises:
             MissingOnServer: there is no such trial.
@@ -212,17 +212,20 @@ class Sweep:
 
         require_pandas()
         with self._reader() as reader:
-            return metrics_frame((number, name, reader.metrics(run_id, key=name)["metrics"]) for number, run_id, name in self._logged(reader, number, key))
+            return metrics_frame(self._logged_by_all(reader, key) if number is None else self._logged_by(reader, number, key))
 
-    def _logged(self, reader: Reader, number: int | None, key: str | None) -> Iterable[tuple[int, str, str]]:
-        """Trial, run and metric of everything that was logged, as far as it is asked for."""
-        if number is not None:
-            run = reader.run(f"{self.id}/{number}")
-            found = [(number, run["run_id"], metric["key"]) for metric in run["metrics"]]
-        else:
-            outcome = reader.outcome(self.id)
-            found = [(trial["number"], trial["run_id"], name) for trial in outcome.trials for name in outcome.metrics_of(trial)]
-        return [item for item in found if key in (None, item[2])]
+    def _logged_by_all(self, reader: Reader, key: str | None) -> list[tuple[int, str, list[MetricValue]]]:
+        """Trial, metric and points, by the number of the trial."""
+        outcome = reader.outcome(self.id)
+        names = outcome.metric_names if key is None else [key]
+        points = {name: reader.points(outcome, name) for name in names}
+        return [(trial["number"], name, points[name][trial["run_id"]]) for trial in outcome.trials for name in names if trial["run_id"] in points[name]]
+
+    def _logged_by(self, reader: Reader, number: int, key: str | None) -> list[tuple[int, str, list[MetricValue]]]:
+        """The same, of one trial."""
+        run = reader.run(f"{self.id}/{number}")
+        names = [metric["key"] for metric in run["metrics"] if key in (None, metric["key"])]
+        return [(number, name, reader.metrics(run["run_id"], key=name)["metrics"]) for name in names]
 
     def pause(self) -> Self:
         """Start no more trials until it is resumed; running ones go on."""
@@ -239,6 +242,22 @@ class Sweep:
     def cancel(self) -> Self:
         """Start no more trials, and stop the running ones. It does not ask."""
         return self._steer("cancel")
+
+    def extend(self, n_more: int) -> Self:
+        """Let it have so many more trials; one that has finished goes on.
+
+        Raises:
+            InvalidRequest: a grid has not so many cells.
+            ServerError: it can have no more.
+        """
+        with self._reader() as reader:
+            reader.extend_by(self.id, n_more)
+        return self
+
+    def retry(self, *numbers: int) -> list[int]:
+        """Run failed trials again, all of them or these; the numbers of those that do."""
+        with self._reader() as reader:
+            return reader.retry(self.id, numbers or None)["trials"]
 
     def _steer(self, move: str) -> Self:
         with self._reader() as reader:

@@ -20,9 +20,7 @@ def extend(sweep: str, *, n_more: int, as_json: bool) -> int:
     A sweep that has finished goes on where its search had ended. A grid can't have more trials than cells.
     """
     with connected() as client:
-        found = client.sweep(sweep)
-        n_before = found["counts"]["total"] if found["ended_at"] else found["trials_asked"] or 0
-        answer = client.extend(found["sweep_id"], n_before + n_more)
+        answer = client.extend_by(sweep, n_more)
     say(f"Sweep {clean(answer['name'])} ({answer['short_id']}) goes on to {counted(answer['trials_asked'] or 0, 'trial')}.")
     if as_json:
         print_json(answer)

@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 
 import sweeps
-from sweeps.client import MissingOnServer, NoBest
+from sweeps.client import MissingOnServer, NoBest, ServerError
 from sweeps.report import reader
 from sweeps.spec import config_from_mapping
 from tests.support.cluster import Cluster
@@ -272,3 +272,15 @@ def test_trials_that_change_are_waited_for(played: Sweep, hands: Hands) -> None:
     before = sweep.counts["running"]
     hands.start(played, 4)
     wait_until(lambda: sweep.counts["running"] == before + 1, "the new trial is counted")
+
+
+def test_sweep_has_more_trials_and_runs_failed_ones_again(played: Sweep, hands: Hands) -> None:
+    """As the commands do: by how many more, and all that failed or some of them."""
+    found = sweeps.sweep(played.sweep_id)
+    with pytest.raises(ServerError, match="until it is stopped"):
+        found.extend(2)
+    assert found.retry(0) == []
+    assert found.retry() == [2]
+    assert found.counts["failed"] == 0
+    hands.store.sweeps.extend(hands.store.sweeps.get(found.id), {**played.config, "limits": {"trials": 6}}, "a limit")
+    assert found.extend(2)._look()["trials_asked"] == 8
