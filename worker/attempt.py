@@ -17,7 +17,7 @@ from tracking.records import ClaimedRun, Outcome
 from tracking.states import Cause
 from tracking.store.attempts import FinishAnswer
 from worker.errands import CalledOff, keep_trying
-from worker.errors import RECORD_AWAY, EngineAway, WorkerError
+from worker.errors import RECORD_AWAY, EngineAway, LaunchFailed, WorkerError
 from worker.folders import lack_of_room
 from worker.output import Output
 from worker.runtimes.base import AttemptSpec, ExitReport, Handle, Runtime, StopReason, outcome_of
@@ -197,32 +197,39 @@ class Work:
             self.phase = "running"
             self._supervisor.window.publish_started(self.run_id, self.placement)
             folder = self._supervisor.surroundings.folders.path(self.run_id, claimed.attempt)
-            handle = self._find(claimed, folder)
-            if handle is None:
-                outcome = Outcome("failed", Cause.LOST, "The worker was restarted before the command had started.")
-            else:
-                self.output = Output.resume(folder, claimed.launch, self._supervisor.settings.log_max_bytes)
-                outcome = self._follow(claimed, handle, since=_begun_at(folder))
+            outcome = self._take_up(claimed, folder)
         finally:
             slots.free()
         self._end(outcome)
         self._tell_ended()
 
+    def _take_up(self, claimed: ClaimedRun, folder: Path) -> Outcome:
+        """How the command ends that an earlier life of this worker had started, if it had."""
+        try:
+            handle = self._find(claimed, folder)
+        except LaunchFailed as error:
+            return Outcome("failed", Cause.LOST, f"The worker was restarted, and what became of its container is not known: {error.message}")
+        if handle is None:
+            return Outcome("failed", Cause.LOST, "The worker was restarted, most likely before the command had started: there is no trace of it.")
+        self.output = Output.resume(folder, claimed.launch, self._supervisor.settings.log_max_bytes)
+        return self._follow(claimed, handle, since=_begun_at(folder))
+
     def _find(self, claimed: ClaimedRun, folder: Path) -> Handle | None:
         """What an earlier life of this worker had started, if it had.
 
         A container engine that is away says nothing about its containers: it is asked until it is back, or for as long as a worker may be silent.
+
+        Raises:
+            LaunchFailed: there was no answer.
         """
         supervisor = self._supervisor
         try:
             return keep_trying(
                 lambda: supervisor.runtime_of(claimed).adopt(self.run_id, claimed.attempt, folder),
                 self._is_let_go,
-                away=EngineAway,
+                away=LaunchFailed,
                 for_s=supervisor.settings.reassign_after_s,
             )
-        except EngineAway:
-            return None
         except CalledOff:
             if self._quiet:
                 return None

@@ -56,6 +56,10 @@ class StateFolder:
             self._lock.close()
             raise
 
+    def others(self) -> list[Path]:
+        """The state folders of the home's other workers that nobody holds now."""
+        return [path for path in self.path.parent.iterdir() if path != self.path and not _is_held(path)]
+
     def close(self) -> None:
         """Let others have it."""
         self._lock.close()
@@ -75,3 +79,15 @@ class StateFolder:
             return identity.worker_id
         except msgspec.DecodeError:
             raise WorkerError(f"{file} is damaged.", hint="Remove it; the worker then begins a new life under a new id.") from None
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        with (path / "lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        # Held; or not ours to look at.
+        return True
+    return False

@@ -1,13 +1,18 @@
 """The worker's process: identity, capacity, connections, supervisor; stops on SIGTERM and SIGINT, leaving runs running."""
 
 import contextlib
+import errno
 import logging
 import os
+import shutil
 import socket
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
+from typing import Final
 
 from tracking.broker import BrokerKind, broker_config
 from tracking.ids import new_uuid
@@ -18,15 +23,18 @@ from tracking.store import Store, open_store
 from worker.capacity import usable_cpus, usable_memory_bytes, whole_cpus
 from worker.celery_app import make_window
 from worker.errors import EngineAway, WorkerError
+from worker.folders import attempt_folders
 from worker.identity import StateFolder
 from worker.runtimes.base import Runtime
 from worker.runtimes.docker import DockerRuntime, engine_answers
 from worker.runtimes.host import host_incarnation
-from worker.runtimes.process import ProcessRuntime
+from worker.runtimes.process import ProcessRuntime, is_alive
 from worker.supervisor import Supervisor
 from worker.surroundings import Surroundings
 
 _log = logging.getLogger(__name__)
+
+_NO_HOME: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +67,15 @@ def run_worker(settings: Settings, options: WorkerOptions) -> int:
     stopping = threading.Event()
     on_signal(stopping.set)
     name = options.name or socket.gethostname()
-    identity = StateFolder(settings.home, name)
+    with _home_named(settings.home):
+        identity = StateFolder(settings.home, name)
     try:
+        _point_out_others(identity)
         store = wait_for_store(settings.database_url, stopping, pool_size=1, application="sweep worker")
         if store is None:
             return 0
-        supervisor = _assemble(settings, options, identity, name, store)
+        with _home_named(settings.home):
+            supervisor = _assemble(settings, options, identity, name, store)
         on_signal(supervisor.stop)
         if stopping.is_set():
             supervisor.stop()
@@ -73,6 +84,29 @@ def run_worker(settings: Settings, options: WorkerOptions) -> int:
     finally:
         identity.close()
     return 0
+
+
+@contextlib.contextmanager
+def _home_named(home: Path) -> Iterator[None]:
+    """Say which folder it is that can't be used: the system says so of some calls only."""
+    try:
+        yield
+    except OSError as error:
+        # Of many files copied, the first that was not says enough.
+        said = error.args[0][0][2] if isinstance(error, shutil.Error) else str(error)
+        if error.errno in _NO_HOME or isinstance(error, shutil.Error):
+            raise WorkerError(f"The worker can't keep its state in {home}: {said}.", hint="Make room there, or set SWEEP_HOME to another folder.") from error
+        raise
+
+
+def _point_out_others(identity: StateFolder) -> None:
+    """Say so if another worker of this home, of an earlier name of this one perhaps, is down and has left attempts running."""
+    for folder in identity.others():
+        n_alive = sum(is_alive(path) for _, path in attempt_folders(folder / "runs"))
+        if n_alive:
+            _log.warning(
+                "Worker %s is not running and has left %d attempts running: `sweep worker --name %s` takes them up.", folder.name, n_alive, folder.name
+            )
 
 
 def _assemble(settings: Settings, options: WorkerOptions, identity: StateFolder, name: str, store: Store) -> Supervisor:

@@ -1,7 +1,10 @@
 """Trials in containers, and what may befall them: their engine, their worker, whoever has rights to them (I7, I8). On an engine of the test's own."""
 
+import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,6 +14,7 @@ from tests.faults.conftest import MakeCluster
 from tests.support.engine import BASE_IMAGE, OwnEngine
 from tests.support.fault_table import Faults
 from tests.support.faults import PATIENT, STRETCH, FaultCluster
+from tests.support.needs import program, root
 from tests.support.services import wait_until
 from tests.support.trials import Site, Trials, site_on
 
@@ -28,6 +32,7 @@ print("ended", flush=True)
 """Waits for a file in its folder."""
 _WAITS_ONCE: Final = _WAITS.replace("while not", "while os.environ['SWEEP_ATTEMPT'] == '1' and not")
 """The same on the first attempt; later ones do not wait."""
+_FAILS: Final = f"{_WAITS}raise SystemExit(3)\n"
 _HOG: Final = "hog = [bytearray(b'x' * 2**20) for _ in range(256)]\n"
 
 
@@ -90,6 +95,16 @@ def containers(engine: OwnEngine, trials: Trials) -> "list[Container]":
     return [container for container in found if container.labels["sweep.run"] in runs]
 
 
+@contextmanager
+def worker_down(site: Site) -> Iterator[None]:
+    """The worker is killed, and started again afterwards."""
+    site.cluster.role("w1").kill()
+    try:
+        yield
+    finally:
+        site.cluster.restart("w1")
+
+
 # -- from outside -----------------------------------------------------------------------------------------------
 
 
@@ -100,6 +115,24 @@ def test_container_removed_from_outside_is_lost_and_tried_again(engine: OwnEngin
     with engine.client() as client:
         client.containers.get(str(containers(engine, trials)[0].id)).remove(force=True)
     faults.record("container: docker rm -f")
+    trials.end("finished", "completed", n_attempts=2)
+    lost = trials.attempts()[0]
+    assert (lost.state, lost.cause, lost.detail) == ("failed", "lost", "its container was removed by someone else")
+
+
+@pytest.mark.parametrize("how", ["docker rm -f", "docker rename"])
+def test_container_removed_or_renamed_while_its_worker_is_down_is_told_as_that(engine: OwnEngine, site: Site, faults: Faults, how: str) -> None:
+    """Gone, it had started all the same; under another name it is the same one, and nothing runs beside it."""
+    trials = submit(site, _WAITS_ONCE)
+    await_ready(trials)
+    with worker_down(site), engine.client() as client:
+        container = client.containers.get(str(containers(engine, trials)[0].id))
+        container.remove(force=True) if how == "docker rm -f" else container.rename("precious")
+    faults.record(f"container: {how} while its worker is down")
+    if how == "docker rename":
+        let_go(trials)
+        trials.end("finished", "completed")
+        return
     trials.end("finished", "completed", n_attempts=2)
     lost = trials.attempts()[0]
     assert (lost.state, lost.cause, lost.detail) == ("failed", "lost", "its container was removed by someone else")
@@ -204,6 +237,64 @@ def test_container_is_lost_with_its_engine_and_tried_again(engine: OwnEngine, si
     assert trials.attempts()[0].cause == "lost"
 
 
+@pytest.mark.parametrize("how", ["stopped", "killed"])
+def test_container_is_lost_with_its_engine_while_its_worker_is_down(engine: OwnEngine, site: Site, faults: Faults, how: str) -> None:
+    """Nobody saw it: an end by the signals that an engine sends is the machinery's fault as well."""
+    trials = submit(site, _WAITS_ONCE, n_trials=2)
+    await_ready(trials, 2)
+    with worker_down(site):
+        engine.stop() if how == "stopped" else engine.kill()
+        engine.start()
+    faults.record(f"engine: {how} and started while the worker is down")
+    trials.end("finished", "completed", n_attempts=2)
+    lost = trials.attempts()[0]
+    assert lost.cause == "lost"
+    assert "while no worker watched" in lost.detail
+
+
+def test_container_is_lost_with_its_machine_whatever_it_answered_to_that(engine: OwnEngine, site: Site, faults: Faults, tmp_path: Path) -> None:
+    """Worker and engine end, and it ends upon SIGTERM with a status of its own; the worker starts in another life of the machine."""
+    root("to give the worker another boot id")
+    trials = submit(site, f"import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n{_WAITS_ONCE}")
+    await_ready(trials)
+    boot_id = tmp_path / "boot_id"
+    boot_id.write_text("00000000-0000-4000-8000-000000000000\n")
+    bind = f'mount --bind {boot_id} /proc/sys/kernel/random/boot_id && exec "$@"'
+    site.cluster.role_prefix["w1"] = [program("unshare"), "--mount", "sh", "-c", bind, "sh"]
+    try:
+        with worker_down(site):
+            engine.stop()
+            engine.start()
+        faults.record("host: rebooted under a container")
+        trials.end("finished", "completed", n_attempts=2)
+        lost = trials.attempts()[0]
+        assert (lost.cause, lost.exit_status, lost.detail) == ("lost", 7, "its machine was restarted")
+    finally:
+        del site.cluster.role_prefix["w1"]
+        site.cluster.restart("w1")
+
+
+def test_container_fails_by_itself_long_after_its_engine_was_away(engine: OwnEngine, site: Site, faults: Faults) -> None:
+    """Live restore, and the worker has seen it run afterwards: the failure is its own, and the only attempt's."""
+    engine.stop()
+    engine.start(live_restore=True)
+    try:
+        trials = submit(site, _FAILS)
+        await_ready(trials)
+        engine.stop()
+        engine.start(live_restore=True)
+        # A second trial that runs from its start to its end: the worker has looked at the first one again by then.
+        for n in range(2):
+            other = submit(Site(site.cluster, site.store, site.outside / str(n)), "import time\ntime.sleep(2)\n")
+            other.end("finished", "completed")
+        let_go(trials)
+        faults.record("engine: away long before a container fails")
+        assert trials.end("failed", "exit_status").exit_status == 3
+    finally:
+        engine.stop()
+        engine.start()
+
+
 def test_container_survives_its_engine_where_that_is_told_to_let_it(engine: OwnEngine, site: Site, faults: Faults) -> None:
     """Live restore: the same attempt goes on, its output has no gap, and its end is seen."""
     engine.stop()
@@ -274,3 +365,65 @@ def test_containers_outlive_their_worker_killed_and_started_again(engine: OwnEng
         first, *lines, last = site.store.logs.read(trial.run_id, limit=1 << 24).data.decode().splitlines()
         assert (first, last) == ("started", "ended")
         assert [int(line) for line in lines] == list(range(len(lines)))
+
+
+# -- its folder -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_restarted", [False, True], ids=["worker stays", "worker restarts"])
+def test_container_whose_folder_is_removed_ends_as_it_does(engine: OwnEngine, site: Site, faults: Faults, *, is_restarted: bool) -> None:
+    """One attempt, and all that it printed: the engine has it."""
+    trials = submit(site, f"{_WAITS.partition('while')[0]}time.sleep(3)\nprint('ended', flush=True)\n")
+    await_ready(trials)
+    folder = works(trials, "ready")[0].parent.parent
+    if is_restarted:
+        with worker_down(site):
+            shutil.rmtree(folder)
+    else:
+        shutil.rmtree(folder)
+    faults.record("container: its attempt's folder deleted")
+    trials.end("finished", "completed")
+    assert trials.output() == b"started\nended\n"
+
+
+@pytest.fixture
+def small_home(cluster: FaultCluster) -> Iterator[Path]:
+    """The home of worker `disk`, a file system of 8 MiB of its own."""
+    root("to mount a small file system")
+    home = cluster.folder / "home-disk"
+    home.mkdir()
+    subprocess.run([program("mount"), "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(home)], check=True)
+    yield home
+    cluster.role("disk").stop()
+    subprocess.run([program("umount"), "--lazy", str(home)], check=True)
+
+
+def test_container_whose_output_finds_no_room_is_no_fault_of_its_code(site: Site, small_home: Path, faults: Faults) -> None:
+    """Tried again, as a process is; one that is cancelled meanwhile is cancelled, and the worker lives on."""
+    site.cluster.start_worker("disk", "--slots", "2", "--queue", "disk")
+    talks = f"{_WAITS_ONCE}print('x' * 200_000, flush=True)\n"
+    talking = submit(site, talks, queue="disk", retry={"max": 0})
+    unwanted = submit(Site(site.cluster, site.store, site.outside / "second"), _WAITS, queue="disk")
+    for each in (talking, unwanted):
+        site.cluster.wait_for_running(each.sweep_id, 1)
+    ready = [home_work(small_home, trials) / "ready" for trials in (talking, unwanted)]
+    for file in ready:
+        wait_until(file.exists, "both containers have begun", deadline_s=60 * STRETCH)
+    filler = small_home / "filler"
+    filler.touch()
+    subprocess.run(["dd", "if=/dev/zero", f"of={filler}", "bs=4096"], capture_output=True, check=False)
+    faults.record("container: no room for its output")
+    ready[0].with_name("go").touch()
+    wait_until(lambda: talking.attempts()[0].state == "failed", "the first attempt has failed", deadline_s=60 * STRETCH)
+    unwanted.cancel()
+    unwanted.end("cancelled", "cancelled")
+    filler.unlink()
+    first, *_ = talking.settle("finished", "completed")
+    assert first.cause == "launch"
+    assert "No space left on device" in first.detail
+    assert site.cluster.role("disk").is_running
+
+
+def home_work(home: Path, trials: Trials) -> Path:
+    """The working folder of trial 0's first attempt in a worker's home, where it will be."""
+    return next(home.glob("workers/*")) / "runs" / trials.run_id / "1" / "work"

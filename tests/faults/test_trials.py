@@ -226,6 +226,22 @@ def test_trial_that_prints_garbage_fails_with_a_text_for_people(site: Site, faul
     assert trials.output() == garbage
 
 
+def test_trial_that_opens_its_output_by_name_loses_nothing_of_it(site: Site, faults: Faults) -> None:
+    """As shell scripts do: `echo ... > /dev/stdout` and `tee /dev/stderr` empty a file each time. The value is the last one that was printed."""
+    script = """
+for number in $(seq 200); do echo "noise $number" >/dev/stderr; done
+for loss in 3 2 1; do echo "loss=$loss" >/dev/stdout; sleep 0.7; done
+echo "loss=0" | tee /dev/stderr
+echo "the reason why" >&2
+"""
+    trials = site.submit_program(script, command=["sh", "${program}"], metric={"name": "loss", "goal": "minimize"})
+    faults.record("trial: opens its output by name")
+    trials.end("finished", "completed")
+    assert site.store.trials.get(trials.sweep_id, 0).value == 0
+    assert trials.output() == b"loss=3\nloss=2\nloss=1\nloss=0\n"
+    assert trials.output("stderr") == b"".join(b"noise %d\n" % number for number in range(1, 201)) + b"loss=0\nthe reason why\n"
+
+
 def test_trial_that_closes_its_output_has_finished(site: Site, faults: Faults) -> None:
     """What it printed before counts."""
     trials = site.submit("print('loss=7', flush=True)\nos.close(1)\nos.close(2)\ntime.sleep(0.3)\nend(0)")
@@ -297,6 +313,30 @@ def test_trial_that_deletes_all_of_its_attempts_folder_ends_for_its_own_reason(s
         assert trials.end("failed", "exit_status").exit_status == 3
     else:
         trials.end("finished", "completed")
+
+
+def test_trial_whose_attempts_folder_is_gone_is_ended_when_its_worker_is_restarted(fault_cluster: MakeCluster, tmp_path: Path, faults: Faults) -> None:
+    """The next life of the worker can't follow it, finds it all the same, ends it before anything else is started, and says what happened."""
+    cluster = fault_cluster(proxies=(), environ=PATIENT)
+    code = """
+    if attempt == "1":
+        shutil.rmtree(os.path.dirname(os.getcwd()))
+        mark("first", os.getpid())
+        time.sleep(1000)
+    try:
+        os.kill(int(open(f"{outside}/first").read()), 0)
+        end(9)  # as the first one lives on
+    except ProcessLookupError:
+        print("loss=7", flush=True)
+    """
+    with site_on(cluster, tmp_path) as site:
+        trials = site.submit(code)
+        trials.await_mark("first")
+        cluster.restart("w1")
+        faults.record("trial: deletes its attempt's folder")
+        attempts = trials.settle("finished", "completed", n_attempts=2)
+    assert attempts[0].cause == "lost"
+    assert "its folder was removed" in attempts[0].detail
 
 
 @pytest.mark.parametrize("how", ["fails", "is cancelled"])

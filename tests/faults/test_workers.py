@@ -652,3 +652,53 @@ def test_host_that_was_rebooted_has_its_runs_tried_again_at_once(fault_cluster: 
     assert [(attempt.attempt, attempt.cause) for attempt in sweep.attempts()] == [(1, "lost"), (2, "completed")] * 2
     hosts = cluster.query("SELECT DISTINCT host_incarnation FROM attempts")
     assert len(hosts) == 2
+
+
+@pytest.mark.parametrize("order", ["worker first", "trials first"])
+def test_host_that_was_shut_down_in_order_has_its_runs_tried_again_at_once(fault_cluster: MakeCluster, faults: Faults, tmp_path: Path, order: str) -> None:
+    """As init does it, and service managers unless told otherwise: SIGTERM to everybody. A trial that ends by that is not to blame (I6, I7)."""
+    root("to have another boot id")
+    cluster = fault_cluster(proxies=(), environ={"SWEEP_REASSIGN_AFTER_S": "900"})
+    go = tmp_path / "go"
+    sweep = submit(cluster, 2, extra=until(go))
+    sweep.wait_for_starts(2)
+    everybody = family(cluster.role("w1").process.pid)
+    send(everybody if order == "worker first" else everybody[::-1], signal.SIGTERM)
+    cluster.role("w1").wait()
+    faults.record("host: shut down in order")
+    boot_id = tmp_path / "boot_id"
+    boot_id.write_text("00000000-0000-4000-8000-000000000000\n")
+    mount = f'mount --bind {boot_id} /proc/sys/kernel/random/boot_id && exec "$@"'
+    cluster.role_prefix["w1"] = [program("unshare"), "--mount", "sh", "-c", mount, "sh"]
+    cluster.restart("w1")
+    sweep.wait_for_attempts(2, "running", of=2)
+    go.touch()
+    sweep.check()
+    assert [(attempt.attempt, attempt.cause) for attempt in sweep.attempts()] == [(1, "lost"), (2, "completed")] * 2
+    assert {attempt.signal for attempt in sweep.attempts() if attempt.attempt == 1} == {signal.SIGTERM}
+
+
+def test_worker_that_was_renamed_runs_no_attempt_beside_an_earlier_one(fault_cluster: MakeCluster, faults: Faults, tmp_path: Path) -> None:
+    """It is another worker by its name, and says what the first has left; given the run anew, it ends the earlier attempt first."""
+    cluster = fault_cluster(proxies=())
+    code = f"""
+if attempt == "1":
+    with open({str(tmp_path / "first")!r}, "w") as file: file.write(str(os.getpid()))
+    time.sleep(1000)
+try:
+    os.kill(int(open({str(tmp_path / "first")!r}).read()), 0)
+    print("the first attempt is still alive", flush=True)
+except ProcessLookupError:
+    print("alone", flush=True)
+"""
+    sweep = submit(cluster, 1, extra=code)
+    sweep.wait_for_starts(1)
+    wait_until(lambda: (tmp_path / "first").exists() and (tmp_path / "first").read_text(), "the first attempt says who it is")
+    cluster.role("w1").stop()
+    faults.record("worker: renamed")
+    cluster.role_environ["w2"] = {"SWEEP_HOME": str(cluster.folder / "home-w1")}
+    cluster.start_worker("w2")
+    cluster.wait_for_end(sweep.sweep_id)
+    assert [(attempt.attempt, attempt.cause) for attempt in sweep.attempts()] == [(1, "lost"), (2, "completed")]
+    assert "alone" in sweep.output()[0]
+    assert "Worker w1 is not running and has left 1 attempts running" in cluster.role("w2").log()

@@ -1,15 +1,18 @@
 """What only containers have: limits, no privileges, images, an engine that may go away or lose them."""
 
+import os
+import shutil
 import signal
 import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 import pytest
 
+from tests.support.services import wait_until
 from tracking.ids import new_run_id
 from tracking.records import Resources
 from tracking.states import Cause
@@ -17,6 +20,7 @@ from worker.errands import CalledOff
 from worker.errors import EngineAway, ImageMissing, LaunchFailed, LaunchRefused
 from worker.runtimes.base import AttemptSpec, ExitReport, Handle, Mount, outcome_of
 from worker.runtimes.docker import DockerRuntime, container_name, engine_answers
+from worker.runtimes.host import host_incarnation, machine_life
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -118,6 +122,99 @@ def test_docker_attempt_is_lost_when_container_is_removed(runtime: DockerRuntime
     handle.cleanup()
 
 
+def test_docker_attempt_is_lost_when_container_is_removed_while_nobody_watches(
+    runtime: DockerRuntime, tmp_path: Path, base_image: str, docker_engine: "DockerClient"
+) -> None:
+    """A note in the attempt's folder tells a container that is gone from one that never was."""
+    spec = make_spec(tmp_path, base_image, "sleep", "1000")
+    runtime.start(spec)
+    container_of(docker_engine, spec).remove(force=True)
+    adopted = runtime.adopt(*spec.key, spec.folder)
+    assert adopted is not None
+    assert outcome_of(finish(adopted)).detail == "its container was removed by someone else"
+    adopted.cleanup()
+
+
+def test_docker_adopts_container_that_was_renamed(runtime: DockerRuntime, tmp_path: Path, base_image: str, docker_engine: "DockerClient") -> None:
+    """It is known by its labels: taken for none, it would run beside the next attempt."""
+    spec = make_spec(tmp_path, base_image, "sleep", "1000")
+    handle = runtime.start(spec)
+    container_of(docker_engine, spec).rename(f"precious-{spec.run_id[:12]}")
+    adopted = runtime.adopt(*spec.key, spec.folder)
+    assert adopted is not None
+    assert adopted.describe()["container"] == handle.describe()["container"]
+    adopted.stop("cancel")
+    assert outcome_of(finish(adopted)).cause == Cause.CANCELLED
+
+
+@pytest.mark.parametrize(
+    ("script", "life", "cause"),
+    [
+        ("kill -TERM $PPID", "this", Cause.LOST),
+        ("kill -KILL $PPID", "this", Cause.LOST),
+        ("kill -SEGV $PPID", "this", Cause.SIGNAL),
+        ("exit 3", "this", Cause.EXIT_STATUS),
+        ("exit 3", "this, worker in another container", Cause.EXIT_STATUS),
+        ("exit 3", "another", Cause.LOST),
+        ("kill -SEGV $PPID", "another", Cause.LOST),
+        ("exit 0", "another", Cause.COMPLETED),
+    ],
+)
+def test_docker_doubts_an_end_that_an_engine_or_a_reboot_may_have_brought(
+    runtime: DockerRuntime, tmp_path: Path, base_image: str, script: str, life: str, cause: Cause
+) -> None:
+    """While nobody watched: the signals that engines send when they stop, and after a reboot whatever is no success."""
+    argv = ("sh", "-c", f"sh -c '{script}'; exit $?") if script.startswith("kill") else ("sh", "-c", script)
+    spec = make_spec(tmp_path, base_image, *argv)
+    here = host_incarnation()
+    lives = {"this": here, "this, worker in another container": f"{machine_life(here)}.1-2", "another": "machine.boot.1-2"}
+    spec = msgspec.structs.replace(spec, host_incarnation=lives[life])
+    finish(runtime.start(spec))
+    adopted = runtime.adopt(*spec.key, spec.folder)
+    assert adopted is not None
+    assert outcome_of(finish(adopted)).cause == cause
+
+
+def test_docker_knows_a_want_of_memory_whatever_came_later(runtime: DockerRuntime, tmp_path: Path, base_image: str) -> None:
+    """The kernel's verdict is kept by the engine through a reboot."""
+    spec = make_spec(tmp_path, base_image, "python3", "-c", "x = bytearray(300_000_000)", resources=Resources(memory_bytes=48 * MIB))
+    finish(runtime.start(spec))
+    adopted = runtime.adopt(*spec.key, spec.folder)
+    assert adopted is not None
+    assert outcome_of(finish(adopted)).cause == Cause.OUT_OF_MEMORY
+
+
+def test_docker_forgets_an_absence_of_the_engine_that_a_container_has_outlived(runtime: DockerRuntime, tmp_path: Path, base_image: str) -> None:
+    """Seen to run afterwards, it ends by itself."""
+    spec = make_spec(tmp_path, base_image, "sh", "-c", "while [ ! -e go ]; do sleep 0.02; done; exit 3")
+    handle = runtime.start(spec)
+    handle._miss_engine()  # type: ignore[attr-defined]
+    assert handle.wait(0.5) is None
+    (spec.cwd / "go").touch()
+    assert outcome_of(finish(handle)).cause == Cause.EXIT_STATUS
+
+
+def test_docker_knows_an_end_that_it_saw_before_the_engine_went_away(
+    runtime: DockerRuntime, tmp_path: Path, base_image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lacks of its output is read later; who ended it is known by then."""
+    spec = make_spec(tmp_path, base_image, "sh", "-c", "echo why; exit 3")
+    handle = runtime.start(spec)
+    output = handle._output  # type: ignore[attr-defined]
+    real, asked = output.finish, []
+
+    def fail_once() -> OSError | None:
+        asked.append(1)
+        if len(asked) == 1:
+            raise ConnectionResetError
+        return cast("OSError | None", real())
+
+    monkeypatch.setattr(output, "finish", fail_once)
+    assert outcome_of(finish(handle)).cause == Cause.EXIT_STATUS
+    assert len(asked) == 2
+    assert (spec.folder / "stdout").read_text() == "why\n"
+
+
 def test_docker_image_is_missing_when_no_registry_has_it(runtime: DockerRuntime, tmp_path: Path) -> None:
     """An image that can't be had is the attempt's cause, and the error names it."""
     spec = make_spec(tmp_path, "127.0.0.1:1/nobody/nothing:1", "true")
@@ -210,6 +307,51 @@ def test_docker_output_is_whole_when_stream_breaks(runtime: DockerRuntime, tmp_p
     assert finish(again).exit_status == 0
     assert (spec.folder / "stdout").read_text().split() == ["start", *map(str, range(1, 20001))]
     assert (spec.folder / "stderr").read_text() == "1\n2\n3\n"
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_docker_output_is_whole_when_its_folder_is_removed_meanwhile(runtime: DockerRuntime, tmp_path: Path, base_image: str, is_restarted: bool) -> None:
+    """The engine has all of it still; who watches then, and whether it had begun to, makes no difference."""
+    spec = make_spec(tmp_path, base_image, "sh", "-c", "echo one; sleep 2; echo two")
+    handle = runtime.start(spec)
+    stdout = spec.folder / "stdout"
+    wait_until(lambda: stdout.exists() and stdout.stat().st_size > 0, "its output is written", interval_s=0.01)
+    shutil.rmtree(spec.folder)
+    adopted = runtime.adopt(*spec.key, spec.folder) if is_restarted else handle
+    assert adopted is not None
+    assert outcome_of(finish(adopted)).cause == Cause.COMPLETED
+    assert (spec.folder / "stdout").read_text() == "one\ntwo\n"
+
+
+@pytest.mark.parametrize(("status", "stop", "cause"), [(0, False, Cause.LAUNCH), (3, False, Cause.LAUNCH), (0, True, Cause.CANCELLED)])
+def test_docker_attempt_ends_when_its_output_can_not_be_written(
+    runtime: DockerRuntime, tmp_path: Path, base_image: str, *, status: int, stop: bool, cause: Cause
+) -> None:
+    """By the machinery's fault where metrics or the reason may lack; a stop is one in any case. Nothing waits for ever."""
+    spec = make_spec(tmp_path, base_image, "sh", "-c", f"trap 'exit 0' TERM; while [ ! -e go ]; do sleep 0.02; done; echo loss=1; exit {status}")
+    handle = runtime.start(spec)
+    assert handle.wait(0.5) is None
+    aside = spec.folder.with_name("aside")
+    spec.folder.rename(aside)
+    spec.folder.write_text("no folder")
+    if stop:
+        handle.stop("cancel")
+    else:
+        (aside / "work" / "go").touch()
+    report = finish(handle)
+    assert outcome_of(report, stop_reason="cancel" if stop else None).cause == cause
+    assert stop or "could not be kept" in outcome_of(report).detail
+
+
+def test_docker_output_has_no_hole_when_the_disk_takes_less_than_it_is_given(
+    runtime: DockerRuntime, tmp_path: Path, base_image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Short writes are gone on with."""
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, data, start: real(file, data[:2], start))
+    spec = make_spec(tmp_path, base_image, "seq", "1000")
+    assert finish(runtime.start(spec)).exit_status == 0
+    assert (spec.folder / "stdout").read_text().split() == [str(number) for number in range(1, 1001)]
 
 
 def test_docker_is_away_when_nobody_listens(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,8 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
-from tests.support.needs import missing
+from tests.support.needs import missing, program, root
 from tests.support.services import wait_until
 from tracking.ids import new_run_id
 from tracking.states import Cause
@@ -43,6 +45,13 @@ def make_spec(home: Path, *argv: str, env: dict[str, str] | None = None, grace_s
     (folder / "work").mkdir(parents=True)
     path = os.environ["PATH"]
     return AttemptSpec(run_id, 1, "w", host_incarnation(), argv, {"PATH": path, **(env or {})}, folder / "work", folder, stop_grace_s=grace_s)
+
+
+def attempt_of(first: AttemptSpec, number: int, home: Path) -> AttemptSpec:
+    """Another attempt of a run."""
+    folder = home / "runs" / first.run_id / str(number)
+    (folder / "work").mkdir(parents=True)
+    return replace(first, attempt=number, folder=folder, cwd=folder / "work")
 
 
 def finish(handle: Handle) -> ExitReport:
@@ -192,6 +201,164 @@ def test_process_survives_signals_to_its_shim(runtime: ProcessRuntime, tmp_path:
     assert handle.wait(0.1) is None
     (spec.cwd / "go").touch()
     assert finish(handle).exit_status == 2
+
+
+SHUTDOWNS = [signal.SIGTERM, signal.SIGHUP, signal.SIGINT]
+
+
+@pytest.mark.parametrize("number", SHUTDOWNS)
+@pytest.mark.parametrize("order", [("shim_pid", "trial_pid"), ("trial_pid", "shim_pid")], ids=["shim first", "command first"])
+def test_process_is_lost_when_all_around_it_is_shut_down(runtime: ProcessRuntime, tmp_path: Path, number: signal.Signals, order: tuple[str, ...]) -> None:
+    """A machine, or a service, that is stopped sends the same to all, in whatever order: that is not the user's fault."""
+    spec = make_spec(tmp_path, *SLEEP_FOREVER)
+    handle = runtime.start(spec)
+    facts = facts_of(spec)
+    os.kill(facts[order[0]], number)
+    if order[0] == "trial_pid":
+        wait_until(lambda: process_start(facts["trial_pid"]) != facts["trial_start"], "the shim takes note of the command's end", interval_s=0.001)
+    os.kill(facts[order[1]], number)
+    report = finish(handle)
+    assert report.signal == number
+    outcome = outcome_of(report)
+    assert (outcome.verdict, outcome.cause) == ("failed", Cause.LOST)
+    assert f"ended by {number.name}" in outcome.detail
+    assert "shut down" in outcome.detail
+
+
+@pytest.mark.parametrize(("status", "cause"), [(3, Cause.LOST), (143, Cause.LOST), (0, Cause.COMPLETED)])
+def test_process_that_leaves_as_all_is_shut_down_has_failed_for_that_only(runtime: ProcessRuntime, tmp_path: Path, status: int, cause: Cause) -> None:
+    """A command may end in its own way when it is sent SIGTERM; if it says that it has succeeded, it has."""
+    spec = make_spec(tmp_path, "sh", "-c", f"trap 'exit {status}' TERM; echo up; while :; do sleep 0.02; done")
+    handle = runtime.start(spec)
+    facts_of(spec)
+    wait_until(lambda: (spec.folder / "stdout").read_text() == "up\n", "the trap", interval_s=0.01)
+    for name in ("shim_pid", "trial_pid"):
+        os.kill(facts_of(spec)[name], signal.SIGTERM)
+    assert outcome_of(finish(handle)).cause == cause
+
+
+@pytest.mark.parametrize("number", SHUTDOWNS)
+def test_process_that_is_sent_a_signal_alone_ends_by_that_signal(runtime: ProcessRuntime, tmp_path: Path, number: signal.Signals) -> None:
+    """That the launcher or another attempt was told to end is no excuse; and what we ask for after all that is what it was."""
+    other, spec = make_spec(tmp_path, *SLEEP_FOREVER), make_spec(tmp_path, *SLEEP_FOREVER)
+    handles = [runtime.start(other)]
+    launcher = runtime._launcher._process
+    assert launcher is not None
+    for pid in (launcher.pid, facts_of(other)["shim_pid"]):
+        os.kill(pid, number)
+    handles.append(runtime.start(spec))
+    os.kill(facts_of(spec)["trial_pid"], number)
+    assert outcome_of(finish(handles[1])).cause == Cause.SIGNAL
+    handles[0].stop("cancel")
+    report = finish(handles[0])
+    assert outcome_of(report).cause == Cause.CANCELLED
+    assert not report.told_to_end
+
+
+@pytest.mark.parametrize(
+    ("ended", "incarnation", "cause"),
+    [
+        ({"signal": 15}, "another boot", Cause.LOST),
+        ({"signal": 9}, "another boot", Cause.LOST),
+        ({"signal": 15}, None, Cause.SIGNAL),
+        ({"signal": 11}, "another boot", Cause.SIGNAL),
+        ({"signal": 9, "oom": True}, "another boot", Cause.OUT_OF_MEMORY),
+        ({"exit_status": 1}, "another boot", Cause.EXIT_STATUS),
+    ],
+)
+def test_process_ended_by_a_signal_in_another_life_of_its_machine_is_lost(
+    runtime: ProcessRuntime, tmp_path: Path, ended: dict[str, int], incarnation: str | None, cause: Cause
+) -> None:
+    """Its shim may have been faster to write the report than to be told; what ends a machine forgives no crash of the command's own."""
+    spec = make_spec(tmp_path, "true")
+    started = {"run_id": spec.run_id, "attempt": 1, "host_incarnation": incarnation or host_incarnation(), "shim_pid": 1, "trial_pid": 1}
+    (spec.folder / shim.STARTED).write_text(json.dumps(started))
+    (spec.folder / shim.EXIT).write_text(json.dumps(ended))
+    handle = runtime.adopt(*spec.key, spec.folder)
+    assert handle is not None
+    assert outcome_of(finish(handle)).cause == cause
+
+
+def test_process_keeps_what_it_printed_when_it_opens_its_output_by_name(runtime: ProcessRuntime, tmp_path: Path) -> None:
+    """As shell scripts do; a file would be emptied each time."""
+    script = "for word in first second; do echo $word | tee /dev/stderr >/dev/stdout; done; echo last; echo last >&2"
+    spec = make_spec(tmp_path, "sh", "-c", script)
+    assert finish(runtime.start(spec)).exit_status == 0
+    assert [(spec.folder / name).read_text() for name in ("stdout", "stderr")] == ["first\nsecond\nlast\n"] * 2
+
+
+def test_process_output_is_whole_when_its_command_ends_at_once(runtime: ProcessRuntime, tmp_path: Path) -> None:
+    """What stands in the pipes when the command has ended, as much as it may, is on disk before its end is told."""
+    script = """
+import fcntl, os, signal
+for stream in (1, 2):
+    fcntl.fcntl(stream, fcntl.F_SETPIPE_SZ, 1 << 20)
+os.kill(os.getppid(), signal.SIGSTOP)
+os.write(1, bytes(1 << 20))
+os.write(2, bytes(500_000))
+"""
+    spec = make_spec(tmp_path, sys.executable, "-ISc", script)
+    handle = runtime.start(spec)
+    facts = facts_of(spec)
+    wait_until(lambda: is_zombie(facts["trial_pid"]), "the command has printed everything, and ended")
+    os.kill(facts["shim_pid"], signal.SIGCONT)
+    assert finish(handle).exit_status == 0
+    assert [(spec.folder / name).stat().st_size for name in ("stdout", "stderr")] == [1 << 20, 500_000]
+
+
+@pytest.mark.parametrize("ends", ["exec >&-; exec 2>&-; sleep 0.2", "sleep 1000 & exit 0"], ids=["closes it", "leaves it to a child"])
+def test_process_ends_whoever_holds_its_output(runtime: ProcessRuntime, tmp_path: Path, ends: str) -> None:
+    """Neither an output that is closed early nor one that a child holds open keeps the end from being told."""
+    assert finish(runtime.start(make_spec(tmp_path, "sh", "-c", ends))).exit_status == 0
+
+
+@pytest.mark.parametrize("then", ["", "; exit 0"], ids=["dies of it", "goes on"])
+def test_process_blames_the_machinery_when_its_output_finds_no_room(runtime: ProcessRuntime, tmp_path: Path, then: str) -> None:
+    """Also where the command did not mind: a metric may be missing."""
+    root("to mount a small disk")
+    spec = make_spec(tmp_path, "sh", "-c", "cat /dev/zero" + then)
+    subprocess.run([program("mount"), "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(spec.folder)], check=True)
+    try:
+        outcome = outcome_of(finish(runtime.start(replace(spec, cwd=tmp_path))))
+    finally:
+        subprocess.run([program("umount"), "--lazy", str(spec.folder)], check=True)
+    assert (outcome.verdict, outcome.cause) == ("failed", Cause.LAUNCH)
+    assert "No space left on device" in outcome.detail
+
+
+def test_process_whose_folder_was_removed_is_ended_when_it_is_looked_for(runtime: ProcessRuntime, tmp_path: Path) -> None:
+    """Nobody can follow it any more: neither it nor its folder stays; one that never was has left no trace."""
+    spec = make_spec(tmp_path, *SLEEP_FOREVER)
+    runtime.start(replace(spec, env=spec.env | {"SWEEP_RUN_ID": spec.run_id, "SWEEP_ATTEMPT": "1"}))
+    facts = facts_of(spec)
+    shutil.rmtree(spec.folder)
+    # Its shim takes its time to end, and is waited for: it makes the folder anew.
+    os.kill(facts["shim_pid"], signal.SIGSTOP)
+    threading.Timer(0.5, os.kill, (facts["shim_pid"], signal.SIGCONT)).start()
+    handle = ProcessRuntime(tmp_path / "runs").adopt(*spec.key, spec.folder)
+    assert process_start(facts["shim_pid"]) is None
+    assert handle is not None
+    assert process_start(facts["trial_pid"]) != facts["trial_start"]
+    outcome = outcome_of(finish(handle))
+    assert (outcome.verdict, outcome.cause) == ("failed", Cause.LOST)
+    assert "folder was removed" in outcome.detail
+    shutil.rmtree(spec.folder)
+    assert runtime.adopt(*spec.key, spec.folder) is None
+
+
+def test_process_of_an_earlier_attempt_under_another_worker_is_ended_before_the_next_starts(tmp_path: Path) -> None:
+    """As after a worker was renamed; other runs of that worker, and attempts that came later, are none of our business."""
+    homes = [tmp_path / "workers" / name for name in ("old", "new")]
+    old, new = (ProcessRuntime(home / "runs") for home in homes)
+    first, stranger = make_spec(homes[0], *SLEEP_FOREVER), make_spec(homes[0], *SLEEP_FOREVER)
+    handles = [old.start(spec) for spec in (first, stranger, attempt_of(first, 3, homes[0]))]
+    second = new.start(attempt_of(first, 2, homes[1]))
+    assert [handle.wait(0) is not None for handle in handles] == [True, False, False]
+    assert second.wait(0) is None
+    new.sweep_orphans(set())
+    old.sweep_orphans(set())
+    for runtime in (old, new):
+        runtime.close()
 
 
 def test_process_starts_clean(runtime: ProcessRuntime, tmp_path: Path) -> None:

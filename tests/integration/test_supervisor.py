@@ -469,6 +469,21 @@ def test_supervisor_waits_for_a_container_engine_that_is_away(site: Site, monkey
     assert (ended.attempt, ended.state) == (1, "succeeded")
 
 
+def test_supervisor_says_so_when_a_container_engine_stays_away(site: Site) -> None:
+    """Nobody knows then what became of the container; that it had not started is not the story."""
+    run_id, _ = site.begun(site.start(), resources=Resources(image="any"))
+    site.stop()
+
+    def connect() -> StubRuntime:
+        raise EngineAway("It does not answer.")
+
+    site.connect_engine = connect
+    site.start(reassign_after_s=0.0)
+    ended = site.wait_for_end(run_id)
+    assert (ended.state, ended.cause) == ("failed", "lost")
+    assert "not known: It does not answer." in (ended.detail or "")
+
+
 def test_supervisor_waits_while_the_record_is_without_its_tables(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """As while somebody restores it: the worker lives on, and an outcome is not taken for refused."""
     supervisor = site.start()

@@ -35,7 +35,7 @@ CAUSES: Final[Mapping[Cause, tuple[str, str]]] = {
     Cause.OUT_OF_MEMORY: ("It went over its memory limit.", "Raise `resources.memory`, or make the trial smaller."),
     Cause.TIMED_OUT: ("It ran longer than `limits.trial_time`.", "Raise the limit; the log tells how far it came."),
     Cause.LOST: (
-        "Its worker fell silent for too long, or lost sight of it.",
+        "Its worker fell silent for too long or lost sight of it, or it was shut down with its machine.",
         "It is tried again elsewhere. If it is lost again and again, look at the worker's machine: memory, network, sleep.",
     ),
     Cause.ENVIRONMENT: (

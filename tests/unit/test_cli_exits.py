@@ -91,3 +91,11 @@ def test_exit_status_comes_about(server: FakeServer, monkeypatch: pytest.MonkeyP
 def test_exit_status_of_best_tells_whether_there_is_one(server: FakeServer, answer: Any, expected: int) -> None:
     """Scripts ask for the best and look at the status."""
     assert _best(server, answer) == expected
+
+
+def test_cli_says_nothing_when_it_is_interrupted_before_it_has_begun(tmp_path: Path) -> None:
+    """While its first modules are read, which takes longest on a busy machine, there is nobody yet to say so."""
+    (tmp_path / "click.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    command = [sys.executable, "-c", "import sys; sys.path.insert(0, sys.argv[1]); import sweeps.cli", str(tmp_path)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")

@@ -1,6 +1,7 @@
 """What lies in deploy/ and examples/ speaks of settings and files that exist."""
 
 import re
+from configparser import ConfigParser
 from dataclasses import fields
 from pathlib import Path
 
@@ -49,6 +50,17 @@ def test_compose_publishes_ports_on_loopback_unless_told_otherwise() -> None:
     ports = [port for service in COMPOSE["services"].values() for port in service.get("ports", [])]
     assert ports
     assert all(port.startswith("${SWEEP_BIND:-127.0.0.1}:") for port in ports)
+
+
+def test_systemd_unit_leaves_trials_running() -> None:
+    """A service's processes are ended with it, all of them, unless its unit says otherwise; and it names settings and a command that exist."""
+    unit = ConfigParser(interpolation=None, delimiters="=")
+    unit.optionxform = str  # type: ignore[assignment, method-assign] -- names keep their capitals
+    unit.read_string((ROOT / "deploy/sweep-worker.service").read_text(encoding="utf-8"))
+    service = unit["Service"]
+    assert (service["KillMode"], service["OOMPolicy"]) == ("process", "continue")
+    assert service["Environment"].partition("=")[0] in VARIABLES
+    assert service["ExecStart"].endswith("/sweep worker")
 
 
 def test_compose_redis_evicts_nothing() -> None:

@@ -2,12 +2,16 @@
 
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from tests.support.needs import program, root
+from tracking.settings import Settings
 from worker.errors import WorkerError
 from worker.identity import StateFolder, StateFolderTaken
+from worker.main import WorkerOptions, run_worker
 
 
 def test_identity_stays_from_one_start_to_the_next(tmp_path: Path) -> None:
@@ -48,6 +52,33 @@ def test_identity_lock_is_not_inherited_by_programs_that_a_worker_starts(tmp_pat
         folder.close()
         StateFolder(tmp_path, "w1").close()
         assert child.poll() is None
+
+
+def test_identity_knows_the_folders_of_others_that_are_down(tmp_path: Path) -> None:
+    """Whoever runs looks after its own."""
+    first, second = StateFolder(tmp_path, "w1"), StateFolder(tmp_path, "w2")
+    (tmp_path / "workers" / "torn").mkdir()
+    assert first.others() == [tmp_path / "workers" / "torn"]
+    second.close()
+    assert sorted(first.others()) == [tmp_path / "workers" / "torn", tmp_path / "workers" / "w2"]
+    first.close()
+
+
+def test_identity_of_a_worker_whose_disk_is_full_is_refused_with_the_name_of_its_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system's own words are `No space left on device`, and not where."""
+    root("to mount a small disk")
+    monkeypatch.setattr("worker.main.on_signal", lambda _act: None)
+    subprocess.run([program("mount"), "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)], check=True)
+    try:
+        with suppress(OSError):
+            (tmp_path / "filler").write_bytes(bytes(1 << 17))
+        with pytest.raises(WorkerError) as caught:
+            run_worker(Settings(home=tmp_path, database_url="postgresql://nowhere", server="http://nowhere"), WorkerOptions(name="w1"))
+    finally:
+        subprocess.run([program("umount"), "--lazy", str(tmp_path)], check=True)
+    assert str(tmp_path) in caught.value.message
+    assert "No space left on device" in caught.value.message
+    assert "SWEEP_HOME" in caught.value.hint
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../other", "a/b", "-x", "a b", "x" * 65, "\n", "a\n"])

@@ -84,7 +84,9 @@ class ExitReport(Struct, frozen=True):
         stop_reason: the reason of the first such stop.
         launch_error: why the machinery could not start it.
         refusal: why what the run asks for can't be started at all.
-        is_lost: it vanished without a trace of how it ended.
+        told_to_end: whether its watcher was told to end, not by us, at the time when it failed: a machine or a service was shut down.
+        output_error: why its output was not kept to the end.
+        is_lost: it vanished without a trace of how it ended, or ended with its machine.
     """
 
     exit_status: int | None = None
@@ -99,6 +101,8 @@ class ExitReport(Struct, frozen=True):
     stop_reason: StopReason | None = None
     launch_error: str | None = None
     refusal: str | None = None
+    told_to_end: bool = False
+    output_error: str = ""
     is_lost: bool = False
 
 
@@ -205,6 +209,8 @@ def _judge(report: ExitReport, stop_reason: StopReason | None, error_line: str) 
         return "failed", Cause.LOST, report.detail
     if report.stop_sent and stop_reason is not None:
         return _STOPPED[stop_reason]
+    if report.output_error:
+        return "failed", Cause.LAUNCH, f"Its output could not be kept on this worker: {report.output_error}"
     if report.exit_status == 0:
         return "succeeded", Cause.COMPLETED, report.detail
     return _judge_failure(report, error_line)
@@ -260,6 +266,6 @@ def recorded_stop(folder: Path) -> StopReason | None:
     """The reason that `record_stop` kept, if any."""
     try:
         return msgspec.json.decode((folder / STOP_FILE).read_bytes(), type=_Stop).reason
-    except (FileNotFoundError, msgspec.DecodeError):
-        # A torn file is one whose writer died before it sent the stop.
+    except (OSError, msgspec.DecodeError):
+        # A torn file is one whose writer died before it sent the stop; its folder may be gone or locked by somebody.
         return None

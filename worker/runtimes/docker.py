@@ -1,8 +1,11 @@
 """Attempts in containers: the boundary between users (D12), with limits on processors and memory, and no capabilities.
 
-A container outlives the worker, and is found again by its name and labels. It is never removed by the engine itself, which would take
-its exit status with it, but by us once the outcome is committed. Its output is followed through the engine into the same two files that
-a process run writes; what these files hold already says where to go on after a break, so nothing is lost or doubled.
+A container outlives the worker, and is found again by its labels, whatever its name is by then. It is never removed by the engine
+itself, which would take its exit status with it, but by us once the outcome is committed. Its output is followed through the engine into
+the same two files that a process run writes; what these files hold already says where to go on after a break, so nothing is lost or doubled.
+
+An engine ends its containers when it is stopped or comes back from a crash, and so does a machine; that is nobody's fault (I6). It leaves
+no trace of who sent a signal, so an end is doubted if the engine was away when it came, and if nobody watched. See `_Doubt`.
 
 With the network `bridge`, a server that listens on 127.0.0.1 of the host can't be reached from inside; one that listens on the bridge's
 address is `host.docker.internal`. Metrics on standard output need no network at all.
@@ -19,8 +22,9 @@ import time
 from collections.abc import Container, Iterator
 from datetime import datetime
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
+import msgspec
 import requests
 import urllib3
 from docker import APIClient
@@ -45,6 +49,7 @@ from worker.runtimes.base import (
     recorded_stop,
     signal_name,
 )
+from worker.runtimes.host import host_incarnation, machine_life
 
 Network = Literal["bridge", "none", "host"]
 
@@ -55,6 +60,8 @@ LABEL_HOST: Final = "sweep.host"
 
 WORK_TARGET: Final = "/work"
 """Where a container sees the attempt's working folder."""
+_NOTE: Final = "container"
+"""Name of the file that keeps a container's id from before it is started: if there is none by it any more, someone has removed it."""
 _N_PIDS: Final = 4096
 _BAD_REQUEST: Final = 400
 _CONFLICT: Final = 409
@@ -66,6 +73,8 @@ _REMOVAL_S: Final = 2
 """How long to see whether a container that was killed is being removed."""
 _DRAIN_S: Final = 10.0
 """How long the output of an ended container may take to arrive; what then lacks is read again in one go."""
+_WRITE_AGAIN_S: Final = 60.0
+"""How long to wait at most before output that can't be written is tried again: each try reads all of it anew."""
 _MAX_CONNECTIONS: Final = 64
 """More than the containers one worker runs at once, each with an open stream and a wait."""
 _STREAM_ERRORS: Final = (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError)
@@ -74,6 +83,22 @@ _FRAME: Final = struct.Struct(">BxxxL")
 _STREAM_NAMES: Final = {1: STDOUT, 2: STDERR}
 
 _log = logging.getLogger(__name__)
+
+
+class _Doubt(NamedTuple):
+    """Why the machinery may have ended a container whose end nobody of us has seen.
+
+    Attributes:
+        detail: for people.
+        signals: the doubt holds for an end by one of these only; None if for any that is no success. A command may answer a signal
+            with an exit status of its own.
+    """
+
+    detail: str
+    signals: frozenset[int] | None = None
+
+
+_CUT_OFF: Final = _Doubt("the container engine went away while it ran")
 
 
 class DockerRuntime:
@@ -114,16 +139,15 @@ class DockerRuntime:
         name = container_name(run_id, attempt)
         with _engine_errors(name):
             try:
-                facts = self._api.inspect_container(name)
+                facts = self._find(run_id, attempt)
             except NotFound:
-                return None
-            if self._key_of(facts["Config"]["Labels"]) != (run_id, attempt):
-                return None
+                container_id = _noted_id(folder)
+                return DockerHandle(self._api, container_id, name, folder, 0.0) if container_id else None
             if facts["State"]["Status"] == "created":
                 # The worker died before it started this one: as good as none.
-                self._api.remove_container(facts["Id"], force=True)
+                self._discard(facts["Id"], folder)
                 return None
-            return DockerHandle(self._api, facts["Id"], name, folder, float(facts["Config"].get("StopTimeout") or 0))
+            return DockerHandle(self._api, facts["Id"], name, folder, float(facts["Config"].get("StopTimeout") or 0), _doubt_of(facts))
 
     def sweep_orphans(self, owned: Container[AttemptKey]) -> list[AttemptKey]:
         """See `base.Runtime`."""
@@ -139,6 +163,19 @@ class DockerRuntime:
     def close(self) -> None:
         """See `base.Runtime`."""
         self._api.close()
+
+    def _find(self, run_id: str, attempt: int) -> dict[str, Any]:
+        """The container of an attempt, under whatever name.
+
+        Raises:
+            NotFound: there is none.
+        """
+        labels = {LABEL_RUN: run_id, LABEL_ATTEMPT: str(attempt), LABEL_WORKER: self._worker_id}
+        found = self._api.containers(all=True, filters={"label": [f"{label}={value}" for label, value in labels.items()]})
+        if not found:
+            raise NotFound(f"no container of attempt {attempt} of run {run_id}")
+        facts: dict[str, Any] = self._api.inspect_container(found[0]["Id"])
+        return facts
 
     def _create(self, image: str, name: str, spec: AttemptSpec, called_off: threading.Event | None) -> str | None:
         """Create a container, pulling its image once if it is missing; None if there is one of that name."""
@@ -201,10 +238,13 @@ class DockerRuntime:
         )
 
     def _begin(self, container_id: str, name: str, spec: AttemptSpec) -> Handle:
+        # A full disk costs no more than the knowledge that it was there, should someone remove it.
+        with contextlib.suppress(OSError):
+            (spec.folder / _NOTE).write_text(container_id, encoding="ascii")
         try:
             self._api.start(container_id)
         except APIError as error:
-            self._remove(container_id)
+            self._discard(container_id, spec.folder)
             raise _refusal(name, error) from error
         return DockerHandle(self._api, container_id, name, spec.folder, spec.stop_grace_s)
 
@@ -229,6 +269,12 @@ class DockerRuntime:
             except APIError as error:
                 raise ImageMissing(f"The image {image!r} is not here and can't be pulled: {error.explanation or error}.") from error
 
+    def _discard(self, container_id: str, folder: Path) -> None:
+        """Remove a container that was never started, and the note of it."""
+        self._remove(container_id)
+        with contextlib.suppress(OSError):
+            (folder / _NOTE).unlink()
+
     def _remove(self, container_id: str) -> None:
         with contextlib.suppress(NotFound):
             self._api.remove_container(container_id, force=True, v=True)
@@ -243,7 +289,7 @@ class DockerRuntime:
 class DockerHandle:
     """An attempt's container. A thread follows its output; waiting is the caller's own."""
 
-    def __init__(self, api: APIClient, container_id: str, name: str, folder: Path, grace_s: float) -> None:
+    def __init__(self, api: APIClient, container_id: str, name: str, folder: Path, grace_s: float, doubt: _Doubt | None = None) -> None:
         self._api = api
         self._id = container_id
         self._name = name
@@ -251,8 +297,9 @@ class DockerHandle:
         self._grace_s = grace_s
         self._guard = threading.Lock()
         self._report: ExitReport | None = None
+        self._judged: ExitReport | None = None
         self._ended = threading.Event()
-        self._was_engine_away = False
+        self._doubt = doubt
         self._stop_sent = False
         self._stopper: threading.Thread | None = None
         self._output = _Output(api, container_id, folder)
@@ -288,6 +335,7 @@ class DockerHandle:
     def cleanup(self) -> None:
         """See `base.Handle`: removes the container."""
         self._ended.set()
+        self._output.close()
         with _engine_errors(self._name), contextlib.suppress(NotFound):
             self._api.remove_container(self._id, force=True, v=True)
 
@@ -296,6 +344,9 @@ class DockerHandle:
         patience_s = _WAIT_S if timeout_s is None else max(min(timeout_s, _WAIT_S), 0.01)
         asked_at = time.monotonic()
         try:
+            if self._doubt is _CUT_OFF and self._api.inspect_container(self._id)["State"]["Running"]:
+                # The engine is back, and it has outlived that: what comes now is its own.
+                self._doubt = None
             # Fractions of a second work, whatever the stubs say.
             self._api.wait(self._id, timeout=patience_s)  # type: ignore[arg-type]
         except NotFound:
@@ -304,8 +355,8 @@ class DockerHandle:
             # Either the time is over, or the engine went away in the middle of its answer, or does not answer at all.
             left_s = patience_s - (time.monotonic() - asked_at)
             if left_s > 0.1:
-                self._was_engine_away = True
-                self._ended.wait(min(left_s, _BACK_OFF_S))
+                self._miss_engine()
+                time.sleep(min(left_s, _BACK_OFF_S))
             return False
         return True
 
@@ -315,23 +366,39 @@ class DockerHandle:
             if self._report is not None:
                 return
             try:
-                state = self._api.inspect_container(self._id)["State"]
-                if state["Running"]:
-                    return
-                self._ended.set()
-                if self._stopper is not None:
-                    # It may be just back from sending the signal that ended this.
-                    self._stopper.join(_DRAIN_S)
-                self._output.finish()
-                report = self._judge(state)
-                if report.signal == signal.SIGKILL and not report.stop_sent and not report.oom:
-                    self._see_it_stays()
-                self._report = report
+                self._report = self._look()
             except NotFound:
                 self._ended.set()
                 self._report = ExitReport(is_lost=True, detail="its container was removed by someone else")
-            except _STREAM_ERRORS:
-                self._was_engine_away = True
+            except _STREAM_ERRORS as error:
+                _log.info("how container %s ended is not known yet: %s", self._name, error)
+                self._miss_engine()
+                time.sleep(_BACK_OFF_S)
+
+    def _look(self) -> ExitReport | None:
+        """How it ended, once all its output is here; None if it runs.
+
+        Raises:
+            NotFound: it is gone.
+        """
+        if self._judged is None:
+            state = self._api.inspect_container(self._id)["State"]
+            if state["Running"]:
+                return None
+            self._ended.set()
+            if self._stopper is not None:
+                # It may be just back from sending the signal that ended this.
+                self._stopper.join(_DRAIN_S)
+            self._judged = self._judge(state)
+        report = self._judged
+        error = self._output.finish()
+        if report.signal == signal.SIGKILL and not report.stop_sent and not report.oom and not report.is_lost:
+            self._see_it_stays()
+        return report if error is None else _without_output(report, error)
+
+    def _miss_engine(self) -> None:
+        """It does not answer; what ends meanwhile, it may have ended. What was judged before stays as it is."""
+        self._doubt = self._doubt or _CUT_OFF
 
     def _see_it_stays(self) -> None:
         """Tell a kill from a removal by someone else, which begins with one.
@@ -347,16 +414,16 @@ class DockerHandle:
         started_at, ended_at = _timestamp(state["StartedAt"]), _timestamp(state["FinishedAt"])
         status, number = _split_status(int(state["ExitCode"]))
         stop_sent = self._stop_sent or _was_stopped_before(ended_at, self._folder)
-        # An engine that is restarted may end its containers, with whatever status.
-        is_lost = self._was_engine_away and status != 0 and not stop_sent
         oom = bool(state["OOMKilled"]) and status != 0
+        # The kernel's own killer is known; a child of it may have met that one long before.
+        is_known = status == 0 or stop_sent or (oom and number == signal.SIGKILL)
+        doubt = None if is_known else self._doubt
+        is_lost = doubt is not None and (doubt.signals is None or number in doubt.signals)
         return ExitReport(
             exit_status=status,
             signal=number,
             oom=oom,
-            detail="the container engine went away while it ran"
-            if is_lost
-            else str(state.get("Error") or "") or _ambiguity(state["ExitCode"], number, oom=oom),
+            detail=doubt.detail if doubt and is_lost else str(state.get("Error") or "") or _ambiguity(state["ExitCode"], number, oom=oom),
             started_at=started_at,
             duration_s=max(ended_at - started_at, 0.0),
             stop_sent=stop_sent,
@@ -381,6 +448,14 @@ class DockerHandle:
         return True
 
 
+class _Unwritten(Exception):
+    """The output of a container can't be written on this machine: no fault of the engine's."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class _Output:
     """Copies a container's output into the attempt's files, from where these end."""
 
@@ -390,14 +465,12 @@ class _Output:
         self._folder = folder
         self._is_complete = False
         self._over = threading.Event()
-        for name in (STDOUT, STDERR):
-            (folder / name).touch()
         # A daemon: a stream that the engine forgot to end must not keep the worker from ending.
         self._thread = threading.Thread(target=self._follow, name=f"output {container_id[:12]}", daemon=True)
         self._thread.start()
 
-    def finish(self) -> None:
-        """See that all of an ended container's output is in the files.
+    def finish(self) -> OSError | None:
+        """See that all of an ended container's output is in the files; why it is not, if they can't be written.
 
         Raises:
             NotFound: the container is gone.
@@ -406,35 +479,61 @@ class _Output:
         self._over.set()
         if not self._is_complete:
             # The stream broke or hangs: known to happen (docker-py 3084, moby 35332). Read what lacks in one go.
-            self._copy(follow=False)
+            try:
+                self._copy(follow=False)
+            except _Unwritten as unwritten:
+                return unwritten.error
+            self._is_complete = True
+        return None
+
+    def close(self) -> None:
+        """Write nothing more: the folder goes."""
+        self._over.set()
 
     def _follow(self) -> None:
+        pause_s = _BACK_OFF_S
         while not self._over.is_set():
             try:
-                self._copy(follow=True)
+                n_bytes = self._copy(follow=True)
                 # The end of the stream need not be the end of the container.
-                if not self._api.inspect_container(self._id)["State"]["Running"]:
+                if not self._api.inspect_container(self._id)["State"]["Running"] and self._holds(n_bytes):
                     self._is_complete = True
                     return
             except NotFound:
                 return
+            except _Unwritten as error:
+                _log.warning("the output of container %s can't be written: %s", self._id[:12], error)
+                pause_s = min(2 * pause_s, _WRITE_AGAIN_S)
             except _STREAM_ERRORS as error:
                 _log.info("the output of container %s broke off: %s", self._id[:12], error)
-            self._over.wait(_BACK_OFF_S)
+                pause_s = _BACK_OFF_S
+            self._over.wait(pause_s)
 
-    def _copy(self, *, follow: bool) -> None:
-        """Read the output from its beginning, and write what the files do not hold yet.
+    def _holds(self, n_bytes: dict[str, int]) -> bool:
+        """Whether the files hold so much: someone may have removed them while they were written."""
+        return all((self._folder / name).exists() and (self._folder / name).stat().st_size >= size for name, size in n_bytes.items())
+
+    def _copy(self, *, follow: bool) -> dict[str, int]:
+        """Read the output from its beginning, and write what the files do not hold yet; how much it is by now.
 
         Each byte goes to its own place: two who copy the same output at a time, as when a worker was replaced, write the same.
+
+        Raises:
+            _Unwritten: there is no room, or no way to the folder.
+            NotFound: the container is gone.
         """
-        held = {name: (self._folder / name).stat().st_size for name in _STREAM_NAMES.values()}
-        seen = dict.fromkeys(held, 0)
-        with (self._folder / STDOUT).open("r+b", 0) as stdout, (self._folder / STDERR).open("r+b", 0) as stderr:
-            files = {STDOUT: stdout, STDERR: stderr}
+        if not self._folder.exists():
+            # Someone removed it, or we did: then it stays removed.
+            self._api.inspect_container(self._id)
+        with contextlib.ExitStack() as stack:
+            files = {name: stack.enter_context(_opened(self._folder / name)) for name in _STREAM_NAMES.values()}
+            held = {name: os.fstat(file).st_size for name, file in files.items()}
+            seen = dict.fromkeys(held, 0)
             for name, data in self._frames(follow=follow):
                 start, seen[name] = seen[name], seen[name] + len(data)
                 if seen[name] > held[name]:
-                    os.pwrite(files[name].fileno(), data, start)
+                    _write(files[name], data, start)
+        return seen
 
     def _frames(self, *, follow: bool) -> Iterator[tuple[str, bytes]]:
         """The engine's own framing (https://docs.docker.com/reference/api/engine/, "attach"): stream, length, bytes.
@@ -507,11 +606,70 @@ def _ambiguity(code: int, number: int | None, *, oom: bool) -> str:
     return f"exit status {code}: ended by {signal_name(number)}, which no part of this system sent, or by itself with that status"
 
 
+def _without_output(report: ExitReport, error: OSError) -> ExitReport:
+    """Part of what it printed could not be kept: a success may lack its metrics, and a failure its reason. Other ends stand for themselves."""
+    if report.exit_status is None or report.oom:
+        return report
+    return msgspec.structs.replace(report, output_error=str(error))
+
+
+def _doubt_of(facts: dict[str, Any]) -> _Doubt | None:
+    """Whether the machinery may have ended a container that a worker finds at its start."""
+    if facts["State"]["Running"]:
+        return None
+    if machine_life(facts["Config"]["Labels"].get(LABEL_HOST, "")) != machine_life(host_incarnation()):
+        return _Doubt("its machine was restarted")
+    number = _split_status(int(facts["State"]["ExitCode"]))[1]
+    own = getattr(signal, str(facts["Config"].get("StopSignal") or "SIGTERM"), signal.SIGTERM)
+    detail = f"ended by {signal_name(number or 0)} while no worker watched, as by a container engine that is stopped or started"
+    return _Doubt(detail, frozenset({signal.SIGTERM, signal.SIGKILL, own}))
+
+
+def _noted_id(folder: Path) -> str:
+    """The id of the container that an attempt had; empty if it never had one."""
+    try:
+        return (folder / _NOTE).read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """A file of output, to write in place. If someone has removed it, its folder too, it begins anew: the engine still has all of it."""
+    with _local_errors():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        yield file
+    finally:
+        with _local_errors():
+            os.close(file)
+
+
+def _write(file: int, data: bytes, start: int) -> None:
+    """Write all of it: a disk that is about to be full takes less than it is given."""
+    with _local_errors():
+        while data:
+            n_written = os.pwrite(file, data, start)
+            data, start = data[n_written:], start + n_written
+
+
+@contextlib.contextmanager
+def _local_errors() -> Iterator[None]:
+    """Tell errors of this machine's files from those of the connection to the engine, which may be the same class."""
+    try:
+        yield
+    except OSError as error:
+        raise _Unwritten(error) from error
+
+
 def _timestamp(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
 def _was_stopped_before(ended_at: float, folder: Path) -> bool:
     """Whether an earlier life of this worker asked for a stop while the container still ran."""
-    file = folder / STOP_FILE
-    return file.exists() and file.stat().st_mtime < ended_at
+    try:
+        return (folder / STOP_FILE).stat().st_mtime < ended_at
+    except OSError:
+        return False

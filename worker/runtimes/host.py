@@ -15,6 +15,11 @@ def host_incarnation() -> str:
     return ".".join((_machine_id(), _read("/proc/sys/kernel/random/boot_id") or "boot", _process_namespace()))
 
 
+def machine_life(incarnation: str) -> str:
+    """What of an incarnation is the machine's, which a worker that is restarted in its own container shares with the one before it."""
+    return incarnation.rpartition(".")[0]
+
+
 def process_start(pid: int) -> int | None:
     """When a process started, in clock ticks since boot; None if there is no such process or no way to know."""
     stat = _read(f"/proc/{pid}/stat")

@@ -6,6 +6,7 @@ This is no boundary between users (D12): a process run can read whatever the wor
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import select
 import shutil
@@ -25,16 +26,31 @@ from msgspec import Struct
 from worker.errors import LaunchFailed
 from worker.folders import attempt_folders
 from worker.runtimes import shim
-from worker.runtimes.base import AttemptKey, AttemptSpec, ExitReport, Handle, StopReason, check_launchable, record_stop, recorded_stop
+from worker.runtimes.base import (
+    AttemptKey,
+    AttemptSpec,
+    ExitReport,
+    Handle,
+    StopReason,
+    check_launchable,
+    record_stop,
+    recorded_stop,
+    signal_name,
+)
 from worker.runtimes.host import host_incarnation, process_start
 
+_log = logging.getLogger(__name__)
+
 _HAS_PIDFD: Final = hasattr(os, "pidfd_open")
+_SHIM: Final = os.fsencode(Path(*Path(shim.__file__).parts[-2:]))
+"""The end of the path by which a shim was started, of whatever installation."""
 _POLL_S: Final = 0.05
 """How often to look for an end where the kernel can't announce it."""
 _KILLED_S: Final = 10.0
 """How long to wait for a killed process."""
 _ROUNDS: Final = 20
 """How often to look again for what a dead shim has left: it may be forking."""
+_SHUTDOWN_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL)
 _LAUNCH_S: Final = 30.0
 """How long the launcher may take to answer: it answers within milliseconds unless the machine is in trouble."""
 
@@ -93,13 +109,17 @@ class _Started(Struct, frozen=True):
 
 
 class ProcessHandle:
-    """A process run, known by its folder: while the shim holds the lock there, it lives."""
+    """A process run, known by its folder: while the shim holds the lock there, it lives.
 
-    def __init__(self, folder: Path, shim_pid: int | None) -> None:
+    Args:
+        report: how it ended, of one whose folder can't say so.
+    """
+
+    def __init__(self, folder: Path, shim_pid: int | None, report: ExitReport | None = None) -> None:
         self._folder = folder
         self._shim_pid = shim_pid
         self._guard = threading.Lock()
-        self._report: ExitReport | None = None
+        self._report = report
         self._pidfd = _open_pidfd(shim_pid) if shim_pid is not None else None
         # Looked at after the pidfd was opened: a locked file means that the number was still the shim's own then.
         self._is_over = not is_alive(folder)
@@ -182,6 +202,7 @@ class ProcessRuntime:
     def start(self, spec: AttemptSpec, called_off: threading.Event | None = None) -> Handle:  # noqa: ARG002 - nothing here takes long
         """See `base.Runtime`."""
         check_launchable(spec)
+        self._end_earlier(spec)
         request = {
             "run_id": spec.run_id,
             "attempt": spec.attempt,
@@ -205,27 +226,30 @@ class ProcessRuntime:
             raise LaunchFailed(f"Attempt {spec.attempt} of run {spec.run_id} was taken by a launcher that has gone.")
         return handle
 
-    def adopt(self, run_id: str, attempt: int, folder: Path) -> Handle | None:  # noqa: ARG002 - the folder says it all
-        """See `base.Runtime`."""
-        if not any((folder / name).exists() for name in (shim.LOCK, shim.STARTED, shim.EXIT)):
+    def adopt(self, run_id: str, attempt: int, folder: Path) -> Handle | None:
+        """See `base.Runtime`. One whose folder was removed meanwhile can't be followed, and is ended."""
+        if any((folder / name).exists() for name in (shim.LOCK, shim.STARTED, shim.EXIT)):
+            return ProcessHandle(folder, _shim_pid(folder))
+        if not _end_without_folder(run_id, attempt):
             return None
-        return ProcessHandle(folder, _shim_pid(folder))
+        detail = "its folder was removed while its worker was away: it could not be followed any more, and was ended"
+        return ProcessHandle(folder, None, ExitReport(is_lost=True, detail=detail))
 
     def sweep_orphans(self, owned: Container[AttemptKey]) -> list[AttemptKey]:
         """See `base.Runtime`."""
-        swept = []
-        for key, folder in attempt_folders(self._runs):
-            if not (folder / shim.LOCK).exists() or key in owned or (folder / shim.EXIT).exists():
-                continue
-            if is_alive(folder):
-                handle = ProcessHandle(folder, _shim_pid(folder))
-                handle.kill()
-                handle.wait(_KILLED_S)
-                handle.cleanup()
-                swept.append(key)
-            elif _kill_leftovers(folder):
-                swept.append(key)
-        return swept
+        return [key for key, folder in attempt_folders(self._runs) if (folder / shim.LOCK).exists() and key not in owned and _end(folder)]
+
+    def _end_earlier(self, spec: AttemptSpec) -> None:
+        """End what is left of the run's earlier attempts under other workers of this home: each is over now that the record has this one.
+
+        Such a worker may be one that was renamed, and never comes back to see to it.
+        """
+        if spec.attempt == 1:
+            return
+        for runs in other_runs(self._runs):
+            for folder in _attempts_of(runs / spec.run_id):
+                if int(folder.name) < spec.attempt and _end(folder):
+                    _log.warning("Ended attempt %s of run %s, which another worker of this home had left running.", folder.name, spec.run_id)
 
     def close(self) -> None:
         """See `base.Runtime`."""
@@ -308,6 +332,15 @@ class _Launcher:
         self._process = self._socket = self._replies = None
 
 
+def other_runs(runs: Path) -> list[Path]:
+    """The folders like `runs` of a home's other workers, `HOME/workers/NAME/runs`."""
+    return [other for other in runs.parent.parent.glob(f"*/{runs.name}") if other != runs]
+
+
+def _attempts_of(run: Path) -> list[Path]:
+    return [folder for folder in run.glob("[0-9]*") if folder.name.isdigit()]
+
+
 def is_alive(folder: Path) -> bool:
     """Whether the shim of an attempt lives: whether the lock in its folder is held."""
     try:
@@ -360,9 +393,71 @@ def _read_report(folder: Path) -> ExitReport:
         # Nobody watches the command any more: it must not go on beside the next attempt.
         _kill_leftovers(folder)
         return ExitReport(is_lost=True, detail="the process that watched it was killed, or the machine restarted")
-    if not report.stop_sent:
+    if report.stop_sent:
+        return msgspec.structs.replace(report, stop_reason=recorded_stop(folder))
+    if not _ended_with_its_machine(folder, report):
         return report
-    return msgspec.structs.replace(report, stop_reason=recorded_stop(folder))
+    how = f"exit status {report.exit_status}" if report.signal is None else f"ended by {signal_name(report.signal)}"
+    return msgspec.structs.replace(report, is_lost=True, detail=f"{how} as its machine, or the service that its worker runs in, was shut down")
+
+
+def _ended_with_its_machine(folder: Path, report: ExitReport) -> bool:
+    """Whether it was ended by what ended everything around it, which is nobody's fault (I6).
+
+    Machines are shut down by a signal to all their processes. Where the shim wrote its report before it got its own, the next life
+    of the machine tells; of a crash of the command's own nothing is forgiven by that.
+    """
+    if report.oom:
+        return False
+    if report.told_to_end:
+        return True
+    started = _read_started(folder)
+    return report.signal in _SHUTDOWN_SIGNALS and started is not None and started.host_incarnation != host_incarnation()
+
+
+def _end(folder: Path) -> bool:
+    """End what lives of an attempt; whether there was anything."""
+    if (folder / shim.EXIT).exists():
+        return False
+    if not is_alive(folder):
+        return _kill_leftovers(folder)
+    handle = ProcessHandle(folder, _shim_pid(folder))
+    handle.kill()
+    handle.wait(_KILLED_S)
+    handle.cleanup()
+    return True
+
+
+def _end_without_folder(run_id: str, attempt: int) -> bool:
+    """End an attempt that is known by its variables alone; whether there was anything.
+
+    Its shim lives, and ends the rest once the command has ended. It then makes the folder anew: it is waited for, or the folder
+    would stay.
+    """
+    shims = [pidfd for pid in _shims_of(_processes_of(run_id, str(attempt))) if (pidfd := _open_pidfd(pid)) is not None]
+    try:
+        has_left = _kill_by_variables(run_id, str(attempt))
+        deadline = time.monotonic() + _KILLED_S
+        for pidfd in shims:
+            poller = select.poll()
+            poller.register(pidfd, select.POLLIN)
+            poller.poll(max(0.0, deadline - time.monotonic()) * 1000)
+    finally:
+        for pidfd in shims:
+            os.close(pidfd)
+    return has_left
+
+
+def _shims_of(pids: list[int]) -> set[int]:
+    """The parents of processes that are shims."""
+    found = set()
+    for pid in pids:
+        # It has just ended.
+        with contextlib.suppress(OSError):
+            parent = int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[1])
+            if any(word.endswith(_SHIM) for word in Path(f"/proc/{parent}/cmdline").read_bytes().split(b"\0")):
+                found.add(parent)
+    return found
 
 
 def _kill_leftovers(folder: Path) -> bool:
@@ -375,8 +470,13 @@ def _kill_leftovers(folder: Path) -> bool:
     if started is not None and has_left and (has_left := process_start(started.trial_pid) == started.trial_start):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(started.trial_pid, signal.SIGKILL)
+    return _kill_by_variables(folder.parent.name, folder.name) or has_left
+
+
+def _kill_by_variables(run_id: str, attempt: str) -> bool:
+    has_left = False
     for _ in range(_ROUNDS):
-        daemons = _processes_of(folder.parent.name, folder.name)
+        daemons = _processes_of(run_id, attempt)
         if not daemons:
             break
         has_left = True

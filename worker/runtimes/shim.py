@@ -4,14 +4,19 @@ Run as a script, with the standard library only, by an interpreter that loads no
 
 * the *launcher*, one for each worker: single-threaded and small, so that a fork of it costs a millisecond where one of the worker
   would cost many. It reads requests, one JSON line each, from a socket, and ends when the worker does;
-* the *shim*, one for each attempt, forked by the launcher: in a session of its own it starts the command, waits for it, and writes
-  how it ended. It outlives launcher and worker.
+* the *shim*, one for each attempt, forked by the launcher: in a session of its own it starts the command, keeps what it prints, waits
+  for it, and writes how it ended. It outlives launcher and worker.
 
 Files in the attempt's folder: `lock`, locked for as long as the shim lives, holds its process id; `started.json` says what was
 started; `exit.json` how it ended. Each JSON file appears whole or not at all. They are not synced to disk: what a crash of the
 machine may take with it are the ends of processes that the crash has ended too, and whose attempts count as lost.
 
-Signals to a shim: SIGUSR1 stops its command (SIGTERM, then SIGKILL after the grace period), SIGUSR2 kills it at once.
+Signals to a shim: SIGUSR1 stops its command (SIGTERM, then SIGKILL after the grace period), SIGUSR2 kills it at once. It outlives those
+by which machines and services are shut down, and notes that they came: a command which ends by them then is not to blame.
+
+What the command prints goes through pipes, though files would do without a copy: scripts open /dev/stdout and /dev/stderr by name, as in
+`echo loss=1 > /dev/stderr`, and a file that is opened like that is emptied each time. A pipe is not. Nothing is lost by it when a shim
+is killed: its attempt is over then.
 """
 
 import contextlib
@@ -36,6 +41,8 @@ STOP_SIGNAL = signal.SIGUSR1
 KILL_SIGNAL = signal.SIGUSR2
 
 _ORDERS = (STOP_SIGNAL, KILL_SIGNAL)
+_FAREWELLS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+"""What everybody on a machine or in a service is sent when it is shut down."""
 
 LOCK = "lock"
 STARTED = "started.json"
@@ -44,6 +51,14 @@ EXIT = "exit.json"
 _PR_SET_CHILD_SUBREAPER = 36
 _BURY_S = 5.0
 """How long processes that the command left behind may take to die, once killed."""
+_FAREWELL_S = 120.0
+"""For how long what is shut down is given time to end, by most service managers and more; what fails until then may have failed for that."""
+_LINGER_S = 1.0
+"""How much later than its command a shim may be sent the same signal, by somebody who ends all processes one after the other."""
+_PIECE_BYTES = 1 << 16
+"""As much as a pipe holds."""
+_LAST_PIECES = 17
+"""A full pipe, of the largest that a command may ask for without being root."""
 _REPORT_BYTES = 1024
 """More than a report takes, but for a long error message."""
 _OOM_SCORE = b"500"
@@ -65,6 +80,8 @@ _libc = ctypes.CDLL(None)
 
 _pending: list[int] = []
 """Signals that came and were not yet acted upon."""
+_farewells: list[float] = []
+"""When this process was told to end, and did not."""
 
 
 class Request(TypedDict):
@@ -133,8 +150,10 @@ def _reset_signals() -> None:
         # Those that the system keeps for itself can't be set.
         with contextlib.suppress(OSError, ValueError):
             signal.signal(number, signal.SIG_DFL)
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGPIPE):
+    for number in (signal.SIGQUIT, signal.SIGPIPE):
         signal.signal(number, _outlive)
+    for number in _FAREWELLS:
+        signal.signal(number, _note_farewell)
     for number in _ORDERS:
         signal.signal(number, _note)
     # Ended shims are no concern of the launcher.
@@ -143,6 +162,11 @@ def _reset_signals() -> None:
 
 def _outlive(_number: int, _frame: object) -> None:
     """Stay: whoever stops the worker, its terminal or its service does not stop its runs."""
+
+
+def _note_farewell(_number: int, _frame: object) -> None:
+    """Stay as well; but the command may be about to end by the same hand."""
+    _farewells.append(time.monotonic())
 
 
 def _note(number: int, _frame: object) -> None:
@@ -163,9 +187,11 @@ def _launch(request: Request, connection: socket.socket) -> dict[str, Any]:
             _reserve(folder / EXIT)
             _n_oom_kills.look()
             # A stop may come before the fork is complete, and the interpreter forgets signals that came during one.
-            signal.pthread_sigmask(signal.SIG_BLOCK, _ORDERS)
+            signal.pthread_sigmask(signal.SIG_BLOCK, (*_ORDERS, *_FAREWELLS))
+            # What the launcher was told is no concern of a shim's.
+            _farewells.clear()
             shim = os.fork()
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ORDERS)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, (*_ORDERS, *_FAREWELLS))
             if shim == 0:
                 _become_shim(request, lock, connection)
             return {"pid": shim}
@@ -220,24 +246,30 @@ def _run(request: Request) -> Report:
     # A signal that came before this pipe was there waits in `_pending`; the first look comes before the first sleep.
     signal.signal(signal.SIGCHLD, _outlive)
     started_at, started = time.time(), time.monotonic()
+    watch = _Watch(wakeup)
     try:
+        streams = [_Stream(Path(request["folder"]) / name, request) for name in ("stdout", "stderr")]
         # Held until the end: a forgotten Popen would reap the command on its own.
-        process = _spawn(request)
+        process = _spawn(request, streams)
     except (OSError, ValueError) as error:
         return _spawn_report(error, request)
-    poller = select.poll()
-    poller.register(wakeup, select.POLLIN)
+    for stream in streams:
+        watch.follow(stream)
     try:
         _write(Path(request["folder"]) / STARTED, _identify(request, process.pid, started_at))
-        status, usage, stop_sent = _watch(process.pid, request["stop_grace_s"], poller, wakeup)
+        status, usage, stop_sent = _await_end(process.pid, request["stop_grace_s"], watch)
         duration_s = time.monotonic() - started
     finally:
-        _bury(process.pid, poller, wakeup)
+        _bury(process.pid, watch)
+        for stream in streams:
+            stream.finish()
     killed_by = -os.waitstatus_to_exitcode(status) if os.WIFSIGNALED(status) else None
     return {
         "exit_status": os.waitstatus_to_exitcode(status) if killed_by is None else None,
         "signal": killed_by,
         "oom": killed_by == signal.SIGKILL and not stop_sent and _count_oom_kills() > _n_oom_kills.before,
+        "told_to_end": not stop_sent and status != 0 and _was_told_to_end(status, watch),
+        "output_error": next((stream.error for stream in streams if stream.error), ""),
         "started_at": started_at,
         "duration_s": duration_s,
         "cpu_s": usage.ru_utime + usage.ru_stime,
@@ -253,24 +285,103 @@ def _adopt_orphans() -> None:
         _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def _spawn(request: Request) -> subprocess.Popen[bytes]:
-    folder = Path(request["folder"])
-    streams = [os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644) for name in ("stdout", "stderr")]
+class _Stream:
+    """What the command prints on one of its streams, from a pipe into a file.
+
+    Attributes:
+        sink: the command's end of the pipe.
+        source: ours; None once it is closed.
+        error: why the file does not hold all of it, if so.
+    """
+
+    def __init__(self, path: Path, request: Request) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self.error = ""
+        self.source: int | None
+        self.source, self.sink = os.pipe()
+        os.set_blocking(self.source, False)
+        if request["uid"] is not None:
+            # So that it may be opened by name.
+            os.fchown(self.sink, request["uid"], request["gid"] or 0)
+
+    def copy(self) -> bool:
+        """Write down what has come, at most as much as a pipe holds; whether there was something."""
+        if self.source is None:
+            return False
+        try:
+            data = os.read(self.source, _PIECE_BYTES)
+        except BlockingIOError:
+            return False
+        if not data:
+            self._close()
+        try:
+            while data:
+                data = data[os.write(self._file, data) :]
+        except OSError as error:
+            # The command hears of it as of any other output that fails.
+            self.error = str(error)
+            self._close()
+        return self.source is not None
+
+    def finish(self) -> None:
+        """Write down the rest, after the last process that should print has ended."""
+        # One that could not be ended may print on for ever.
+        for _ in range(_LAST_PIECES):
+            if not self.copy():
+                break
+        self._close()
+
+    def _close(self) -> None:
+        if self.source is not None:
+            os.close(self.source)
+            self.source = None
+
+
+class _Watch:
+    """Sleeps until something happens: a signal, or the command prints."""
+
+    def __init__(self, wakeup: int) -> None:
+        self._wakeup = wakeup
+        self._poller = select.poll()
+        self._poller.register(wakeup, select.POLLIN)
+        self._streams: dict[int, _Stream] = {}
+
+    def follow(self, stream: _Stream) -> None:
+        """Copy what comes there while asleep."""
+        if stream.source is not None:
+            self._streams[stream.source] = stream
+            self._poller.register(stream.source, select.POLLIN)
+
+    def sleep(self, timeout_s: float | None) -> None:
+        """Return once something has happened, or nothing for so long."""
+        for descriptor, _ in self._poller.poll(None if timeout_s is None else timeout_s * 1000):
+            stream = self._streams.get(descriptor)
+            if stream is None:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wakeup, 512)
+                continue
+            stream.copy()
+            if stream.source is None:
+                self._poller.unregister(descriptor)
+                del self._streams[descriptor]
+
+
+def _spawn(request: Request, streams: list[_Stream]) -> subprocess.Popen[bytes]:
     identity: dict[str, Any] = {} if request["uid"] is None else {"user": request["uid"], "group": request["gid"], "extra_groups": ()}
     process = subprocess.Popen(
         request["argv"],
         cwd=request["cwd"],
         env=request["env"],
         stdin=subprocess.DEVNULL,
-        stdout=streams[0],
-        stderr=streams[1],
+        stdout=streams[0].sink,
+        stderr=streams[1].sink,
         start_new_session=True,
         # Saves time: everything that is open here closes itself at exec.
         close_fds=False,
         **identity,
     )
     for stream in streams:
-        os.close(stream)
+        os.close(stream.sink)
     with contextlib.suppress(OSError):
         Path(f"/proc/{process.pid}/oom_score_adj").write_bytes(_OOM_SCORE)
     return process
@@ -295,7 +406,7 @@ def _spawn_report(error: OSError | ValueError, request: Request) -> Report:
     return {"exit_status": 126, "detail": f"{command}: can't be executed: {os.strerror(error.errno)}"}
 
 
-def _watch(trial: int, grace_s: float, poller: select.poll, wakeup: int) -> tuple[int, resource.struct_rusage, bool]:
+def _await_end(trial: int, grace_s: float, watch: _Watch) -> tuple[int, resource.struct_rusage, bool]:
     """Wait for the command's end, and stop it when told to. Return (wait status, resource usage, whether it was stopped)."""
     kill_at: float | None = None
     stop_sent = False
@@ -315,8 +426,7 @@ def _watch(trial: int, grace_s: float, poller: select.poll, wakeup: int) -> tupl
         if left_s is not None and left_s <= 0:
             _signal_group(trial, signal.SIGKILL)
             left_s = kill_at = None
-        poller.poll(None if left_s is None else left_s * 1000)
-        _drain(wakeup)
+        watch.sleep(left_s)
 
 
 def _reap(trial: int) -> tuple[int, resource.struct_rusage] | None:
@@ -329,7 +439,7 @@ def _reap(trial: int) -> tuple[int, resource.struct_rusage] | None:
             return None
 
 
-def _bury(trial: int, poller: select.poll, wakeup: int) -> None:
+def _bury(trial: int, watch: _Watch) -> None:
     """End what the command left behind: its process group, and daemons, which are this process's children by now."""
     _signal_group(trial, signal.SIGKILL)
     deadline = time.monotonic() + _BURY_S
@@ -342,8 +452,7 @@ def _bury(trial: int, poller: select.poll, wakeup: int) -> None:
             for child in _children():
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(child, signal.SIGKILL)
-            poller.poll(50)
-            _drain(wakeup)
+            watch.sleep(0.05)
 
 
 def _children() -> list[int]:
@@ -359,9 +468,18 @@ def _signal_group(trial: int, number: int) -> None:
         os.killpg(trial, number)
 
 
-def _drain(wakeup: int) -> None:
-    with contextlib.suppress(BlockingIOError):
-        os.read(wakeup, 512)
+def _was_told_to_end(status: int, watch: _Watch) -> bool:
+    """Whether the command failed while everything around it was being shut down.
+
+    The command may be the first to be told.
+    """
+    code = os.waitstatus_to_exitcode(status)
+    deadline = time.monotonic() + _LINGER_S
+    # As a signal or, from a shell that stood between, as a status.
+    if -code in _FAREWELLS or code - 128 in _FAREWELLS:
+        while not _farewells and (left_s := deadline - time.monotonic()) > 0:
+            watch.sleep(left_s)
+    return bool(_farewells) and time.monotonic() - _farewells[-1] < _FAREWELL_S
 
 
 def _identify(request: Request, trial: int, started_at: float) -> dict[str, Any]:
