@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self, cast
 from urllib.parse import quote, urlencode, urlsplit
+from uuid import uuid4
 
 from sweeps.api.shapes import (
     SCHEMA,
@@ -217,19 +218,15 @@ class Client:
         """`pause`, `resume`, `stop` or `cancel` a sweep."""
         return cast(SweepAnswer, self._api("POST", f"/sweeps/{_segment(ref)}/{move}"))
 
-    def extend(self, ref: str, trials_max: int) -> SweepAnswer:
-        """Let a sweep have so many trials in all."""
-        return cast(SweepAnswer, self._api("POST", f"/sweeps/{_segment(ref)}/extend", body={"trials_max": trials_max}, is_repeatable=True))
-
-    def extend_by(self, ref: str, n_more: int) -> SweepAnswer:
+    def extend(self, ref: str, n_more: int) -> SweepAnswer:
         """Let a sweep have so many trials more than it has, if it has ended, or else than it was to have."""
-        sweep = self.sweep(ref)
-        n_before = sweep["counts"]["total"] if sweep["ended_at"] else sweep["trials_asked"] or 0
-        return self.extend(sweep["sweep_id"], n_before + n_more)
+        body = {"n_more": n_more, "request_id": uuid4().hex}
+        return cast(SweepAnswer, self._api("POST", f"/sweeps/{_segment(ref)}/extend", body=body, is_repeatable=True))
 
-    def retry(self, ref: str, trials: Sequence[int] | None = None) -> RetryAnswer:
-        """Run failed trials again, all of them or these."""
-        return cast(RetryAnswer, self._api("POST", f"/sweeps/{_segment(ref)}/retry", body={"trials": None if trials is None else list(trials)}))
+    def retry(self, ref: str, trials: Sequence[int] | None = None, *, cancelled: bool = False) -> RetryAnswer:
+        """Run failed trials again, all of them or these; cancelled ones too, if asked for."""
+        body = {"trials": None if trials is None else list(trials), "cancelled": cancelled}
+        return cast(RetryAnswer, self._api("POST", f"/sweeps/{_segment(ref)}/retry", body=body))
 
     # -- runs
 

@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
@@ -23,8 +24,9 @@ from sweeps.api.shapes import Counts, MetricValue, SweepAnswer
 from sweeps.cli.connection import server_url
 from sweeps.cli.follow import looks, waiting_notes
 from sweeps.cli.picture import FINAL_STATES
+from sweeps.cli.steer import changes_nothing
 from sweeps.cli.write import send
-from sweeps.client import NoBest
+from sweeps.client import NoBest, ServerError
 from sweeps.errors import SpecError
 from sweeps.mlproject import find_mlproject
 from sweeps.report.live import fitting_view, html
@@ -228,19 +230,27 @@ class Sweep:
         return [(number, name, reader.metrics(run["run_id"], key=name)["metrics"]) for name in names]
 
     def pause(self) -> Self:
-        """Start no more trials until it is resumed; running ones go on."""
+        """Start no more trials until it is resumed; running ones go on. Of a paused one nothing is changed.
+
+        Raises:
+            ServerError: it is stopping, or has ended.
+        """
         return self._steer("pause")
 
     def resume(self) -> Self:
-        """Go on after a pause."""
+        """Go on after a pause. Of one that is active nothing is changed.
+
+        Raises:
+            ServerError: it is stopping, or has ended.
+        """
         return self._steer("resume")
 
     def stop(self) -> Self:
-        """Start no more trials; running ones may end."""
+        """Start no more trials; running ones may end. Of one that has ended nothing is changed."""
         return self._steer("stop")
 
     def cancel(self) -> Self:
-        """Start no more trials, and stop the running ones. It does not ask."""
+        """Start no more trials, and stop the running ones. It does not ask. Of one that has ended nothing is changed."""
         return self._steer("cancel")
 
     def extend(self, n_more: int) -> Self:
@@ -251,17 +261,22 @@ class Sweep:
             ServerError: it can have no more.
         """
         with self._reader() as reader:
-            reader.extend_by(self.id, n_more)
+            reader.extend(self.id, n_more)
         return self
 
-    def retry(self, *numbers: int) -> list[int]:
-        """Run failed trials again, all of them or these; the numbers of those that do."""
+    def retry(self, *numbers: int, cancelled: bool = False) -> list[int]:
+        """Run failed trials again, all of them or these, and cancelled ones if asked for; the numbers of those that do."""
         with self._reader() as reader:
-            return reader.retry(self.id, numbers or None)["trials"]
+            return reader.retry(self.id, numbers or None, cancelled=cancelled)["trials"]
 
     def _steer(self, move: str) -> Self:
         with self._reader() as reader:
-            reader.steer(self.id, move)
+            try:
+                reader.steer(self.id, move)
+            except ServerError as error:
+                # Looked at afterwards: it may have ended just now.
+                if error.http_status != HTTPStatus.CONFLICT or not changes_nothing(move, reader.sweep(self.id)["state"]):
+                    raise
         return self
 
     def _look(self) -> SweepAnswer:
@@ -306,6 +321,12 @@ def submit(
         SpecError: arguments that do not go together.
         ServerAway, Refused, LocalError: the server can't be used.
     """
+    for keyword, number in (("trials", trials), ("parallel", parallel)):
+        if number is not None and number < 1:
+            raise SpecError(f"'{keyword}' is at least 1, not {number}.")
+    for keyword, text in (("name", name), ("queue", queue)):
+        if text is not None and not text.strip():
+            raise SpecError(f"'{keyword}' is empty.")
     overrides = Overrides(name=name, trials=trials, parallel=parallel, queue=queue, no_pruning=no_pruning)
     if isinstance(file, Mapping):
         if params is not None or entry_point is not None:

@@ -12,13 +12,13 @@ from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from sweeps.command import TemplateCommand
 from sweeps.distributions import Integers, Parameter, listed_values
 from sweeps.spec_source import NOWHERE, Item, Place, Source, did_you_mean, kind_of, read_text, read_yaml
 from sweeps.template import TemplateError, read_template
-from tracking.records import Environment
+from tracking.records import PYTHON_ENV_KEYS, PYTHON_VERSION, Environment
 
 TYPES: Final = ("string", "float", "path", "uri", "int", "bool")
 """MLflow documents the first four; its files also say `int` and `bool`."""
@@ -70,6 +70,10 @@ class EntryPoint(Struct, frozen=True):
         lacking = [parameter for parameter in self.parameters if parameter.default is None and not parameter.optional]
         return [parameter.name for parameter in lacking if parameter.name not in given]
 
+    def declares(self, name: str) -> bool:
+        """Whether it is one of the declared parameters."""
+        return any(parameter.name == name for parameter in self.parameters)
+
     def misfit(self, parameter: Parameter) -> tuple[str, str] | None:
         """What is wrong with a sweep's parameter for the type that is declared for it, and what to write; None if nothing is."""
         declared = next((one for one in self.parameters if one.name == parameter.name), None)
@@ -110,6 +114,7 @@ class Project(Struct):
     Attributes:
         source: of the MLproject, with what is wrong in it.
         has_file: whether there is an MLproject.
+        environment_source: of the file that its environment is built from, with what is wrong in it.
     """
 
     folder: Path
@@ -118,6 +123,7 @@ class Project(Struct):
     name: str = ""
     environment: Environment = Environment()
     entry_points: dict[str, EntryPoint] = {}
+    environment_source: Source = field(default_factory=lambda: Source(""))
 
     def entry_point(self, name: str) -> EntryPoint | None:
         """The entry point of that name, or the script of that name, as MLflow looks them up."""
@@ -249,7 +255,10 @@ def _read_environment(project: Project, root: Item | None) -> Environment:
             project.source.add(root.keys[key], f"'{key}' is not served by this version", suggestion=suggestion, path=key)
     item = entries.get("python_env")
     if item is None or item.value is None:
-        return Environment("python_env", "python_env.yaml") if (project.folder / "python_env.yaml").is_file() else Environment()
+        if not (project.folder / "python_env.yaml").is_file():
+            return Environment()
+        _check_python_env(project, PurePosixPath("python_env.yaml"))
+        return Environment("python_env", "python_env.yaml")
     if item.text is None:
         project.source.add(item, f"'python_env' is the name of a file, not {kind_of(item.value)}")
         return Environment()
@@ -258,7 +267,43 @@ def _read_environment(project: Project, root: Item | None) -> Environment:
         project.source.add(item, "'python_env' must lie within the project folder")
     elif not (project.folder / path).is_file():
         project.source.add(item, f"there is no file '{path}' in the project folder")
+    else:
+        _check_python_env(project, path)
     return Environment("python_env", str(path))
+
+
+def _check_python_env(project: Project, path: PurePosixPath) -> None:
+    """Note what is wrong with the file itself; a worker that builds the environment would find it only when a trial starts."""
+    file = project.folder / path
+    source = project.environment_source = Source(str(file))
+    text = read_text(file)
+    is_empty = not any(line.partition("#")[0].strip() for line in text.splitlines())
+    root = None if is_empty else read_yaml(text, source)
+    if root is None or root.is_nothing:
+        return
+    if root.entries is None:
+        source.add(root, f"'{path}' is a mapping with 'python' and 'dependencies', not {kind_of(root.value)}")
+        return
+    _refuse_unknown(source, root, PYTHON_ENV_KEYS)
+    version = root.entries.get("python")
+    if version is not None and not version.is_nothing:
+        _check_version(source, version)
+    for key in ("build_dependencies", "dependencies"):
+        item = root.entries.get(key)
+        if item is None or item.is_nothing:
+            continue
+        if item.elements is None:
+            source.add(item, f"'{key}' is a list of requirements, not {kind_of(item.value)}")
+        for one in item.elements or ():
+            if not isinstance(one.value, str):
+                source.add(one, f"'{key}' lists requirements, not {kind_of(one.value)}")
+
+
+def _check_version(source: Source, item: Item) -> None:
+    if not re.fullmatch(PYTHON_VERSION, str(item.value)):
+        source.add(item, f"'python' is a version, not {item.text or kind_of(item.value)!r}", suggestion="write it as in '3.11'")
+    elif str(item.value) != item.text:
+        source.add(item, f"'python: {item.text}' reads as {item.value}", suggestion=f'write "{item.text}"')
 
 
 def _read_entry_points(project: Project, points: Item) -> None:

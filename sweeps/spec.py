@@ -73,6 +73,17 @@ REFUSED_INNER: Final[Mapping[str, Mapping[str, str]]] = {
     "retry": {"resume": "let the script look for its own checkpoint, outside of its working folder"},
 }
 """And those that are refused by name, in the same way."""
+WORD_KEYS: Final[Mapping[str, str]] = {
+    "metric": "name",
+    "strategy": "name",
+    "register": "model",
+    "controller": "type",
+    "scheduler": "engine",
+    "early_terminate": "type",
+    "limits": "trials",
+    "retry": "max",
+}
+"""What one word in a section's place is meant for, to say how it is written."""
 COMPATS: Final = ("wandb",)
 LEVELS_ABOVE: Final = 3
 """How far up a program is looked for that is not in the project folder, for a hint."""
@@ -210,14 +221,14 @@ def load_project(folder: Path, *, entry_point: str = "main", params: Mapping[str
             hint=f"`sweep init {folder}` writes a sweep file; run that.",
         )
     mapping = {"method": "grid", "entry_point": entry_point, "parameters": {key: {"value": value} for key, value in (params or {}).items()}}
-    config = _Reader(Source(""), from_python(mapping), folder, "sweep", may_be_empty=True).read()
+    config = _Reader(Source(""), from_python(mapping), folder, "sweep", is_folder_run=True).read()
     return Submission((overrides or Overrides()).apply(config), json.dumps(mapping, indent=2), folder)
 
 
 class _Reader:
     """Reads one sweep file. Sections in the order of the file's documentation; every method notes what is wrong and goes on."""
 
-    def __init__(self, source: Source, root: Item | None, folder: Path | None, stem: str, *, no_pruning: bool = False, may_be_empty: bool = False) -> None:
+    def __init__(self, source: Source, root: Item | None, folder: Path | None, stem: str, *, no_pruning: bool = False, is_folder_run: bool = False) -> None:
         if root is not None and root.entries is None:
             source.add(root, f"a sweep file is a mapping of keys to values, not {kind_of(root.value)}")
         if root is None or root.entries is None:
@@ -226,7 +237,7 @@ class _Reader:
         self._root = root if root is not None else Item({})
         self._stem = stem
         self._base = folder
-        self._may_be_empty = may_be_empty
+        self._is_folder_run = is_folder_run
         self._no_pruning = no_pruning
         # Read by methods of their own, which have more to say.
         own = ("early_terminate", *LAUNCH_KEYS)
@@ -254,7 +265,7 @@ class _Reader:
         self._early_terminate(metric)
         compat = top.choice("compat", COMPATS)
         description, queue = top.text("description", may_be_empty=True) or "", top.text("queue") or "default"
-        others = [project.source] if project else []
+        others = [project.source, project.environment_source] if project else []
         # Stand-ins where a problem was noted already, so that everything else is looked at too.
         config = SweepConfig(
             name=name,
@@ -311,7 +322,7 @@ class _Reader:
         self._source.add(self._root.place._replace(width=1), message, suggestion=suggestion)
 
     def _section(self, key: str) -> Section:
-        return Section(self._source, self._top.entries.get(key), key, SECTIONS[key].split(), REFUSED_INNER.get(key, {}))
+        return Section(self._source, self._top.entries.get(key), key, SECTIONS[key].split(), REFUSED_INNER.get(key, {}), WORD_KEYS.get(key, ""))
 
     def _names(self, project: Project | None) -> tuple[str, str]:
         """The sweep's and the experiment's; what the file does not name has the MLproject's name, or else the folder's."""
@@ -362,7 +373,7 @@ class _Reader:
                 self._missing("'parameters' is missing")
             return Read((), {}, {}, {})
         item = self._top.entries["parameters"]
-        if item.entries is not None and not item.entries and not self._may_be_empty:
+        if item.entries is not None and not item.entries and not self._is_folder_run:
             self._top.add("parameters", "'parameters' is empty")
         return read_parameters(self._source, item)
 
@@ -553,16 +564,24 @@ class _Reader:
         names = (*(self._top.entries.get("parameters", Item({})).entries or {}), *read.keys)
         given = [name for name in dict.fromkeys(names) if not is_chosen or name != ENTRY_POINT]
         if missing := entry.missing(given):
-            needed = ", ".join(f"'{one}'" for one in missing)
-            where = self._top.place("parameters") if "parameters" in self._top else self._root.place._replace(width=1)
-            message = f"entry point '{entry.name}' needs {needed}, which 'parameters' does not give"
-            self._source.add(where, message, suggestion=did_you_mean(missing[0], given), path="parameters")
+            self._add_missing(entry, missing, [name for name in given if not entry.declares(name)])
         told = {problem.message for problem in self._source.problems}
         for parameter in read.parameters:
             # Several entry points may say the same of a parameter.
             if (why := entry.misfit(parameter)) and why[0] not in told:
                 self._source.add(read.value_place(parameter.name), why[0], suggestion=why[1], path=f"parameters.{parameter.name}")
         return entry.template(project.source, given)
+
+    def _add_missing(self, entry: EntryPoint, missing: list[str], undeclared: list[str]) -> None:
+        needed = ", ".join(f"'{one}'" for one in missing)
+        if self._is_folder_run:
+            message = f"entry point '{entry.name}' needs {needed}: give it with {' '.join(f'-P {one}=VALUE' for one in missing)}"
+        else:
+            message = f"entry point '{entry.name}' needs {needed}, which 'parameters' does not give"
+        # A name that the entry point does not declare would be appended: near one that it lacks, it is meant for that.
+        near = next(((name, hint) for name in undeclared if (hint := did_you_mean(name, missing))), None)
+        where = self._top.place("parameters") if "parameters" in self._top else self._root.place._replace(width=1)
+        self._source.add(where, message, suggestion=f"'{near[0]}' is given: {near[1]}" if near else "", path="parameters")
 
     def _chosen_entry_points(self, project: Project, read: Read) -> dict[str, Item] | None:
         """The entry points that a parameter `entry_point` lists, and where; None where that is a parameter like any other."""
@@ -608,9 +627,11 @@ class _Reader:
         """A program that is a file of the project must be there; after `-m` it is a module, and elsewhere it is not ours to know."""
         runs = "${program}" in words and ("-m", "${program}") not in pairwise(words)
         path = PurePosixPath(program)
-        if runs and (path.is_absolute() or PurePosixPath(os.path.normpath(path)).parts[0] == ".."):
+        if runs and (path.is_absolute() or PurePosixPath(os.path.normpath(path)).parts[:1] == ("..",)):
             message = f"'{program}' lies outside the project folder, which is all that is sent"
             self._top.add("program", message, suggestion="let 'code' name the folder that holds it")
+        elif runs and "${interpreter}" in words and (folder / path).is_dir() and not (folder / path / "__main__.py").is_file():
+            self._top.add("program", f"'{program}' is a folder, not a script", suggestion="name a file, as in 'program: train.py'")
         elif runs and path.suffix and not (folder / path).is_file():
             parent = (folder / path).parent
             files = [str(PurePosixPath(path.parent) / one.name) for one in parent.iterdir() if one.is_file()] if parent.is_dir() else []

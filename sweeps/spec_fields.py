@@ -39,9 +39,10 @@ class Section:
         title: its name in messages, empty for the whole file.
         served: the keys that are understood.
         refused: the keys that another version understands, each with what to do instead.
+        word_key: the key that one word in the mapping's place is meant for, to say how that is written.
     """
 
-    def __init__(self, source: Source, item: Item | None, title: str, served: Collection[str], refused: Mapping[str, str]) -> None:
+    def __init__(self, source: Source, item: Item | None, title: str, served: Collection[str], refused: Mapping[str, str], word_key: str = "") -> None:
         self._source = source
         self._title = title
         self._item = item
@@ -49,7 +50,8 @@ class Section:
         if item is None or item.value is None:
             return
         if item.entries is None:
-            source.add(item, f"{self._named('')} is a mapping, not {kind_of(item.value)}")
+            suggestion = f"write {{{word_key}: {item.text}}}" if word_key and item.text else ""
+            source.add(item, f"{self._named('')} is a mapping, not {kind_of(item.value)}", suggestion=suggestion)
             return
         for key, inner in item.entries.items():
             if key in refused:

@@ -31,6 +31,8 @@ _NOT_YAML: Final = "[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U00
 _NOT_TEXT: Final = "[\x00\ud800-\udfff]"
 # YAML 1.2's floats, with YAML 1.1's underscores.
 _FLOAT: Final = r"^[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?(?:[eE][-+]?[0-9]+)|[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?)$"
+# A line that is `key:value`, whose colon makes no key without a space after it.
+_JOINED: Final = r"^\s*(?:-\s+)*(([\w.-]+):(\S(?:(?!:\s|:$|\s#).)*?))\s*(?:\s#.*)?$"
 _TAG: Final = "tag:yaml.org,2002:"
 
 
@@ -255,6 +257,13 @@ def _add_syntax_error(source: Source, place: Place, problem: str, context: str) 
     else:
         # The slip behind it stands above: a line without colon goes on to the next one.
         above = next((number for number in range(place.line - 1, 0, -1) if source.lines[number - 1].partition("#")[0].strip()), 0)
+        is_for_key = any(words in problem for words in ("mapping values", "expected ':'", "expected key"))
+        joined = [(number, found) for number in (place.line, above) if is_for_key and number and (found := re.match(_JOINED, source.lines[number - 1]))]
+        if joined:
+            number, found = joined[0]
+            where = Place(number, found.start(1) + 1, len(found[1]))
+            source.add(where, f"'{found[2]}:' has no space after it, and is no key", suggestion=f"write '{found[2]}: {found[3]}'")
+            return
         is_bare = "mapping values" in problem and above > 0 and ":" not in source.lines[above - 1]
         source.add(place, f"not valid YAML: {problem}{context}", suggestion=f"line {above} has no ':'" if is_bare else "")
 

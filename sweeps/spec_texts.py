@@ -74,7 +74,7 @@ KEY_TEXTS: Final[Mapping[str, KeyText]] = {
     "limits": KeyText("When the sweep, or one trial, has had enough.", {"trials": 200, "parallel": 8, "time": "6h"}),
     "limits.trials": KeyText("How many trials there are at most. Without it, `random` and `bayes` go on until the sweep is stopped.", 200),
     "limits.parallel": KeyText("How many trials run at once at most. Unless given: as many as the workers can run.", 8),
-    "limits.time": KeyText("How long the sweep may go on proposing, from its submission: trials that run by then run to their ends.", "6h"),
+    "limits.time": KeyText("How long the sweep may go on, from its submission: then running trials are stopped, with the cause `over_budget`.", "6h"),
     "limits.trial_time": KeyText("How long one attempt may run; then it is stopped, with the cause `timed_out`.", "1h30m"),
     "limits.failures": KeyText("So many failed trials end the sweep as failed.", 10),
     "resources": KeyText("What one trial needs of its worker.", {"cpus": 2, "memory": "4g", "gpus": 1}),

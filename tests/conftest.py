@@ -1,6 +1,7 @@
 """Fixtures for every folder. A missing service skips with its reason, and fails when CI=true."""
 
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +28,8 @@ BASE_IMAGE: Final = "sweep-base"
 # A slow machine is no reason to fail: time limits are pytest-timeout's business.
 hypothesis.settings.register_profile("sweep", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("sweep")
+# Begun in the background by a shell, we ignore Ctrl-C; what we start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

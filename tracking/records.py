@@ -5,7 +5,7 @@ user's own (parameters, tags, environment).
 """
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from msgspec import Struct, field
 
@@ -19,6 +19,12 @@ class Resources(Struct, frozen=True, omit_defaults=True):
     memory_bytes: int | None = None
     gpus: int = 0
     image: str | None = None
+
+
+PYTHON_ENV_KEYS: Final = ("python", "build_dependencies", "dependencies", "name")
+"""The keys of a `python_env.yaml`."""
+PYTHON_VERSION: Final = r"\d+(\.\d+){0,2}"
+"""What its `python` names."""
 
 
 class Environment(Struct, frozen=True, omit_defaults=True):

@@ -145,7 +145,7 @@ TRIAL_MOVES: Final[Mapping[TrialEvent, Move]] = {
     TrialEvent.PRUNE: _move({_T.OPEN}, _T.PRUNED),
     TrialEvent.CANCEL: _move({_T.OPEN}, _T.CANCELLED),
     # A retry by hand opens a new generation; it is told anew.
-    TrialEvent.RETRY: _move({_T.FAILED}, _T.OPEN),
+    TrialEvent.RETRY: _move({_T.FAILED, _T.CANCELLED}, _T.OPEN),
 }
 
 RUN_MOVES: Final[Mapping[RunEvent, Move]] = {

@@ -1,90 +1,129 @@
-"""More of a sweep that is there: extended by trials, or with the trials that failed run again."""
+"""More of a sweep that is there: extended by trials, or with the trials that ended without a result run again."""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Final, TypeVar
 
 import msgspec
 
 from sweeps.api.rights import Right
-from sweeps.api.routing import Body, Routes, Use, parse_body, wake
+from sweeps.api.routing import Body, Routes, Services, Use, parse_body, wake
 from sweeps.api.shapes import SCHEMA, ExtendBody, RetryAnswer, RetryBody, SweepAnswer
 from sweeps.api.sweeps import sweep_answer
-from sweeps.bounds import NUMBER_MAX
+from sweeps.bounds import NAME_MAX, NUMBER_MAX
 from sweeps.spec_config import SweepConfig
 from sweeps.wording import counted
-from tracking.errors import InvalidValue, NotNow
-from tracking.records import Sweep
+from tracking.errors import Contradiction, InvalidValue, NotNow
+from tracking.records import Sweep, SweepCounts
 from tracking.states import Cause, SweepState
 
 routes = Routes("sweeps")
 
+T = TypeVar("T")
+
+_TRIES: Final = 8
+
 
 @routes.post("/sweeps/{ref}/extend", Right.WRITE, answers=SweepAnswer, body=ExtendBody)
 def extend_sweep(services: Use, ref: str, body: Body) -> SweepAnswer:
-    """Let a sweep have `trials_max` trials in all; one that has finished goes on.
+    """Let a sweep have `n_more` trials more than it was to have, or than it has where it has ended; one that has finished goes on.
 
-    Sending the same again changes nothing.
+    What was asked with one `request_id` is done once, however often it is sent.
     """
-    trials_max = parse_body(body, ExtendBody)["trials_max"]
+    asked = parse_body(body, ExtendBody)
+    if not 1 <= len(asked["request_id"]) <= NAME_MAX:
+        raise InvalidValue(f"'request_id' has 1 to {NAME_MAX} characters.")
+    return _patiently(partial(_extend, services, ref, asked["n_more"], asked["request_id"]))
+
+
+def _patiently(act: Callable[[], T]) -> T:
+    """Think again when somebody else, or the scheduler, was faster."""
+    for _ in range(_TRIES - 1):
+        with suppress(Contradiction):
+            return act()
+    return act()
+
+
+def _extend(services: Services, ref: str, n_more: int, request_id: str) -> SweepAnswer:
     sweep = services.store.sweeps.get(ref)
     config = SweepConfig.from_builtins(sweep.config)
-    before = config.trials_max
-    n_trials = services.store.sweeps.counts(sweep.sweep_id).total
-    # A finished sweep that was stopped early has fewer than it was asked for.
-    if trials_max != before or (sweep.state == SweepState.FINISHED and n_trials < trials_max):
-        wanted = extended(sweep, config, n_trials, trials_max, services.store.sweeps.age_s(sweep.sweep_id))
-        note = f"Up to {counted(trials_max, 'trial')}" + ("." if before in (None, trials_max) else f" instead of {before}.")
-        sweep = services.store.sweeps.extend(sweep, wanted.to_builtins(), note)
+    best = services.store.trials.best(sweep.sweep_id)
+    counts = services.store.sweeps.counts(sweep.sweep_id)
+    if not services.store.sweeps.was_revised(sweep, request_id):
+        wanted = extended(sweep, config, counts, n_more, services.store.sweeps.age_s(sweep.sweep_id), best[0].value if best else None)
+        note = f"Up to {counted(wanted.limits.trials or 0, 'trial')}" + ("." if config.trials_max is None else f" instead of {config.trials_max}.")
+        sweep = services.store.sweeps.extend(sweep, wanted.to_builtins(), note, request_id=request_id)
         wake(services)
     return sweep_answer(services, sweep)
 
 
-def extended(sweep: Sweep, config: SweepConfig, n_trials: int, trials_max: int, age_s: float) -> SweepConfig:
-    """The configuration of a sweep that is to have so many trials in all.
+def extended(sweep: Sweep, config: SweepConfig, counts: SweepCounts, n_more: int, age_s: float, best: float | None) -> SweepConfig:
+    """The configuration of a sweep that is to have more trials.
 
     Args:
-        n_trials: how many it has.
+        counts: what it has.
         age_s: how long ago it was submitted.
+        best: the best value so far.
 
     Raises:
-        InvalidValue: they are not more than it has or will have.
-        NotNow: it can't have more, however many are asked for.
+        InvalidValue: so many more can't be.
+        NotNow: it can have no more at all.
     """
-    grid_size = config.space.grid_size() if config.method == "grid" else None
-    if sweep.state == SweepState.FAILED:
-        raise NotNow(f"Sweep {sweep.short_id} has failed; more of the same would too.", hint=f"`sweep retry {sweep.short_id}` runs its failed trials again.")
-    if sweep.state == SweepState.FINISHED:
-        least = n_trials
-    elif config.trials_max is None:
+    least = counts.total if sweep.state == SweepState.FINISHED else config.trials_max
+    if least is None:
         raise NotNow(f"Sweep {sweep.short_id} sets no number of trials: it goes on until it is stopped.")
-    else:
-        least = config.trials_max
-    if grid_size is not None and least >= grid_size:
-        raise NotNow(f"Sweep {sweep.short_id} tries every cell of its grid, {grid_size} in all; there are no more.")
+    if why := _why_no_more(sweep, config, counts, least, age_s, best):
+        message, hint = why
+        raise NotNow(message, hint=hint)
+    grid_size = config.space.grid_size() if config.method == "grid" else None
+    if grid_size is not None and least + n_more > grid_size:
+        raise InvalidValue(f"The grid of sweep {sweep.short_id} has {counted(grid_size - least, 'cell')} more, not {n_more}.")
+    if not 1 <= n_more <= NUMBER_MAX - least:
+        raise InvalidValue(f"A sweep can have 1 to {NUMBER_MAX - least} more trials here, not {n_more}.")
+    return _capped(config, least + n_more)
+
+
+def _why_no_more(sweep: Sweep, config: SweepConfig, counts: SweepCounts, least: int, age_s: float, best: float | None) -> tuple[str, str] | None:
+    """Message and hint, if it can have no more trials however many are asked for."""
+    again = f"`sweep retry {sweep.short_id}` runs its failed trials again."
+    if sweep.state == SweepState.FAILED:
+        return f"Sweep {sweep.short_id} has failed; more of the same would too.", again
+    if config.metric is not None and config.metric.is_reached(best):
+        return f"Sweep {sweep.short_id} has found what its file asks for (metric.target); it proposes nothing more.", "Submit it with another target."
     if _is_over(config, age_s):
-        raise NotNow(f"Sweep {sweep.short_id} has run for as long as its file allows (limits.time); it can have no more trials.")
-    most = NUMBER_MAX if grid_size is None else grid_size
-    if not least < trials_max <= most:
-        raise InvalidValue(f"'trials_max' must be from {least + 1} to {most} here, not {trials_max}: sweep {sweep.short_id} has {least} already.")
-    return _capped(config, trials_max)
+        return f"Sweep {sweep.short_id} has run for as long as its file allows (limits.time).", "Submit it with more time."
+    if config.method == "grid" and least == config.space.grid_size():
+        hint = f"`sweep retry {sweep.short_id} --cancelled` runs those that were cancelled." if counts.cancelled else ""
+        return f"Sweep {sweep.short_id} has a trial for every cell of its grid, {least} in all.", hint
+    return None
 
 
 @routes.post("/sweeps/{ref}/retry", Right.WRITE, answers=RetryAnswer, body=RetryBody)
 def retry_trials(services: Use, ref: str, body: Body) -> RetryAnswer:
-    """Run failed trials of a sweep again, with the same parameters and seed: each gets a new run; the one that failed stays on record.
+    """Run failed or cancelled trials of a sweep again, with the same parameters and seed: each gets a new run, the old one stays on record.
 
     A sweep that has ended goes on: to what its file asks for if it failed, else until these trials have ended.
     """
-    numbers = parse_body(body, RetryBody)["trials"]
+    asked = parse_body(body, RetryBody)
+    states = ["failed", "cancelled"] if asked["cancelled"] else ["failed"]
+    opened = _patiently(partial(_retry, services, ref, asked["trials"], states))
+    return RetryAnswer(schema=SCHEMA, trials=list(opened), sweep=sweep_answer(services, services.store.sweeps.get(ref)))
+
+
+def _retry(services: Services, ref: str, numbers: Sequence[int] | None, states: Sequence[str]) -> Sequence[int]:
     sweep = services.store.sweeps.get(ref)
     config = SweepConfig.from_builtins(sweep.config)
     n_trials = services.store.sweeps.counts(sweep.sweep_id).total
     wanted = retried(sweep, config, n_trials, services.store.sweeps.age_s(sweep.sweep_id))
-    opened = services.store.sweeps.retry(sweep, wanted.to_builtins(), numbers)
+    opened = services.store.sweeps.retry(sweep, wanted.to_builtins(), numbers, states=states, keeps_cause=wanted != config)
     if opened:
         wake(services)
-    return RetryAnswer(schema=SCHEMA, trials=list(opened), sweep=sweep_answer(services, services.store.sweeps.get(sweep.sweep_id)))
+    return opened
 
 
 def retried(sweep: Sweep, config: SweepConfig, n_trials: int, age_s: float) -> SweepConfig:
-    """The configuration of a sweep whose failed trials run again: it proposes nothing that a stop or the end of its time had ended.
+    """The configuration of a sweep whose trials run again: it proposes nothing that a stop or the end of its time had ended.
 
     Args:
         n_trials: how many it has.

@@ -49,15 +49,17 @@ class SubmitBody(TypedDict):
 
 
 class ExtendBody(TypedDict):
-    """How many trials a sweep is to have in all, those that it has included."""
+    """How many more trials a sweep is to have. `request_id` is chosen by the client; what was asked with it is done once."""
 
-    trials_max: int
+    n_more: int
+    request_id: str
 
 
 class RetryBody(TypedDict):
-    """Numbers of trials to run again; null for all that failed."""
+    """Numbers of trials to run again, null for all; those that failed, and if `cancelled` those that were cancelled too."""
 
     trials: list[int] | None
+    cancelled: bool
 
 
 class Counts(TypedDict):

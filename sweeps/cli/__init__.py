@@ -57,7 +57,7 @@ MENU: Final[Mapping[str, Mapping[str, Verb]]] = {
         "stop": Verb("steer:stop", "Start no more trials; let running ones end."),
         "cancel": Verb("steer:cancel", "Stop a sweep, or one run, and what runs of it."),
         "extend": Verb("again:extend", "Let a sweep have N more trials."),
-        "retry": Verb("again:retry", "Run a sweep's failed trials again, or one of them."),
+        "retry": Verb("again:retry", "Run a sweep's failed trials again, or one failed or cancelled trial."),
         "wait": Verb("steer:wait", "Wait until a sweep has ended."),
     },
     "Keep": {
@@ -221,7 +221,7 @@ def _give_up_output() -> None:
 def _invoke(args: list[str]) -> object:
     # Not click's own `main`: it turns a closed pipe into status 1, which means something else here.
     try:
-        with sweep.make_context("sweep", args) as context:
+        with sweep.make_context("sweep", [*args[1:], "--help"] if args[:1] == ["help"] else args) as context:
             return sweep.invoke(context)
     except click.exceptions.Exit as ended:
         return ended.exit_code

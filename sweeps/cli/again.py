@@ -20,7 +20,7 @@ def extend(sweep: str, *, n_more: int, as_json: bool) -> int:
     A sweep that has finished goes on where its search had ended. A grid can't have more trials than cells.
     """
     with connected() as client:
-        answer = client.extend_by(sweep, n_more)
+        answer = client.extend(sweep, n_more)
     say(f"Sweep {clean(answer['name'])} ({answer['short_id']}) goes on to {counted(answer['trials_asked'] or 0, 'trial')}.")
     if as_json:
         print_json(answer)
@@ -29,30 +29,33 @@ def extend(sweep: str, *, n_more: int, as_json: bool) -> int:
 
 @click.command()
 @click.argument("ref", metavar="SWEEP|RUN", shell_complete=complete_sweeps_and_runs)
+@click.option("--cancelled", is_flag=True, help="Cancelled trials of a SWEEP too, as a stop leaves them.")
 @json_option
-def retry(ref: str, *, as_json: bool) -> int:
-    """Run a sweep's failed trials again, or one of them.
+def retry(ref: str, *, cancelled: bool, as_json: bool) -> int:
+    """Run a sweep's failed trials again, or one failed or cancelled trial.
 
-    Parameters, seed and code are the same; each trial gets a new run, and the one that failed stays on record. A sweep that has
-    ended goes on until they have: one that failed goes on with its search too.
+    Parameters, seed and code are the same; each trial gets a new run, and the old one stays on record. A sweep that has ended
+    goes on until they have: one that failed goes on with its search too.
     """
     with connected() as client:
         run = run_named(client, ref)
         if run is None:
-            answer = client.retry(ref)
+            answer = client.retry(ref, cancelled=cancelled)
         elif run["sweep_id"] is None or run["trial_number"] is None:
             raise NotNow(f"Run {run['run_id']} is no trial of a sweep: nobody but its own program can run it again.")
         else:
-            answer = client.retry(run["sweep_id"], [run["trial_number"]])
+            answer = client.retry(run["sweep_id"], [run["trial_number"]], cancelled=True)
     sweep, numbers = answer["sweep"], answer["trials"]
     named = f"{clean(sweep['name'])} ({sweep['short_id']})"
     if numbers:
-        say(f"Sweep {named}: {counted(len(numbers), 'failed trial')} run{'s' if len(numbers) == 1 else ''} again.")
+        say(f"Sweep {named}: {counted(len(numbers), 'trial')} run{'s' if len(numbers) == 1 else ''} again.")
         say(f"  watch:  {program()} status {sweep['short_id']} --watch")
     elif run is None:
-        say(f"Sweep {named} has no failed trial. Nothing was changed.")
+        n_cancelled = sweep["counts"]["cancelled"]
+        more = f" {counted(n_cancelled, 'trial')} cancelled: --cancelled." if n_cancelled and not cancelled else ""
+        say(f"Sweep {named} has no failed trial. Nothing was changed.{more}")
     else:
-        say(f"Trial {run['trial_number']} of sweep {named} has not failed. Nothing was changed.")
+        say(f"Trial {run['trial_number']} of sweep {named} has neither failed nor been cancelled. Nothing was changed.")
     if as_json:
         print_json(answer)
     return 0

@@ -1,6 +1,7 @@
 """`sweep doctor`: checks, each with a verdict and what to do about it."""
 
 import os
+import re
 import shutil
 import socket
 import sys
@@ -10,6 +11,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final, Literal
 
 import click
@@ -82,14 +84,21 @@ def _told(check: str, look: Callable[[], Finding]) -> Finding:
 
 
 def _failed(check: str, error: SweepError) -> Finding:
-    return Finding(check, "FAIL", error.message, error.hint or "Put that right, and run `sweep doctor` again.")
+    # Whoever reads this has run the doctor: hints that end by sending them here end before that.
+    hint = re.sub(r"(^|; )`sweep doctor` (tells more|shows them)\.$", lambda found: "." if found[1] else "", error.hint)
+    return Finding(check, "FAIL", error.message, hint or "Put that right, and run `sweep doctor` again.")
 
 
 def check_home(home: Path) -> Finding:
     """Whether the local cluster's folder can be written to, and has room."""
-    nearest = next(folder for folder in (home, *home.parents) if folder.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        return Finding("home", "FAIL", f"{home} can't be written to", "Set SWEEP_HOME to a folder of yours.")
+    nearest = next(folder for folder in (home, *home.parents) if os.path.lexists(folder))
+    try:
+        # Tried, for rights are not all: /proc takes nothing from anybody.
+        with TemporaryDirectory(dir=nearest, prefix=".sweep-doctor-") as folder:
+            (Path(folder) / "written").write_bytes(b"x")
+    except OSError as error:
+        lack = f"{home} can't be {'written to' if nearest == home else 'made'}: {error.strerror}"
+        return Finding("home", "FAIL", lack, "Set SWEEP_HOME to a folder of yours.")
     free = shutil.disk_usage(nearest).free
     if free < _LOW_DISK_BYTES:
         return Finding("home", "WARN", f"{home}: only {free // 1024**2} MiB free", "Make room, or set SWEEP_HOME to another disk.")

@@ -195,7 +195,7 @@ def _trial_row(trial: TrialAnswer) -> tuple[object, ...]:
     type=click.Choice(["table", "json", "args", "env"]),
     default="table",
     show_default=True,
-    help="args: --lr=0.01 --layers=3; env: LR=0.01.",
+    help="args: --lr=0.01 --layers=3, as ${args} of the file; env: LR=0.01.",
 )
 @json_option
 def best(sweep: str, *, top: int, form: str, as_json: bool) -> int:
@@ -205,6 +205,7 @@ def best(sweep: str, *, top: int, form: str, as_json: bool) -> int:
     """
     with connected() as client:
         answer = client.best(sweep, top=top)
+        given = _given(client, answer) if form == "args" and answer["top"] and not as_json else []
     if as_json or form == "json":
         print_json(answer)
     elif not answer["top"]:
@@ -212,9 +213,12 @@ def best(sweep: str, *, top: int, form: str, as_json: bool) -> int:
         say(f"{told} `sweep trials {answer['short_id']}` lists its trials.")
     elif form == "table":
         _print_best(answer)
+    elif form == "args":
+        for params in given:
+            click.echo(as_arguments(params))
     else:
         for trial in answer["top"]:
-            click.echo(as_arguments(trial["params"]) if form == "args" else as_environment(trial["params"]))
+            click.echo(as_environment(trial["params"]))
     return 0 if answer["top"] else EXIT_NO_SUCCESS
 
 
@@ -225,6 +229,19 @@ def _print_best(answer: BestAnswer) -> None:
         for trial in answer["top"]
     ]
     print_table(("TRIAL", clean(answer["metric"] or "value").upper(), "RUN", "PARAMS"), rows)
+
+
+def _given(client: Client, answer: BestAnswer) -> list[Mapping[str, Any]]:
+    """The best trials' parameters as `${args}` of the file gives them to the script: nested where the file nests them."""
+    # Imported for this alone: the form of a sweep's configuration.
+    from sweeps.command import ENTRY_POINT, EntryCommands, MacroCommand, as_given
+    from sweeps.spec_config import SweepConfig
+
+    command = SweepConfig.from_builtins(client.sweep(answer["sweep_id"])["config"]).command
+    trials: list[Mapping[str, Any]] = [trial["params"] for trial in answer["top"]]
+    if isinstance(command, EntryCommands):
+        return [{name: value for name, value in params.items() if name != ENTRY_POINT} for params in trials]
+    return [as_given(command, params) for params in trials] if isinstance(command, MacroCommand) else trials
 
 
 def as_arguments(params: Mapping[str, Any]) -> str:

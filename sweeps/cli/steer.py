@@ -1,19 +1,24 @@
 """Verbs that change the course of a sweep, and `wait`: pause, resume, stop, cancel."""
 
+import re
 import time
 from contextlib import suppress
+from typing import Final
 
 import click
 
 from sweeps.api.shapes import RunAnswer, SweepAnswer
 from sweeps.cli.completion import complete_sweeps, complete_sweeps_and_runs
 from sweeps.cli.connection import connected
-from sweeps.cli.follow import EXIT_INTERRUPTED, EXIT_NO_SUCCESS, EXIT_TIMED_OUT, exit_status, looks
+from sweeps.cli.follow import EXIT_INTERRUPTED, EXIT_NO_SUCCESS, EXIT_TIMED_OUT, NOTE_AFTER_S, exit_status, looks
 from sweeps.cli.picture import FINAL_STATES, counts_text, has_settled, still_running_text
 from sweeps.cli.terminal import clean, confirm, json_option, print_json, say, yes_option
 from sweeps.client import Client, MissingOnServer
 from sweeps.wording import names_trial
 
+_ID_LENGTH: Final = 32
+_BEGINNING: Final = re.compile(r"[0-9a-f]{6,}")
+"""What may be the beginning of a run's id."""
 _PAST = {"pause": "is paused", "resume": "goes on", "stop": "is stopping", "cancel": "is cancelled"}
 _ALREADY = {"pause": ("paused", "is already paused"), "resume": ("active", "is not paused"), "stop": ("stopping", "is already stopping")}
 
@@ -69,13 +74,14 @@ def cancel(ref: str, *, yes: bool, as_json: bool) -> int:
 
 
 def run_named(client: Client, ref: str) -> RunAnswer | None:
-    """The run, if `ref` is SWEEP/NUMBER or the whole id of a run that is no sweep; anything else means a sweep.
+    """The run, if `ref` is SWEEP/NUMBER, or the id of a run that is no sweep or the beginning of one; anything else means a sweep.
 
     Raises:
         MissingOnServer: it is SWEEP/NUMBER, and neither a trial nor a sweep is named so.
+        InvalidRequest: more than one begins so.
     """
-    if not names_trial(ref) and len(ref) != 32:
-        return None
+    if not names_trial(ref) and len(ref) != _ID_LENGTH:
+        return _run_beginning(client, ref) if _BEGINNING.fullmatch(ref) else None
     try:
         run = client.run(ref)
     except MissingOnServer as error:
@@ -86,13 +92,28 @@ def run_named(client: Client, ref: str) -> RunAnswer | None:
     return None if run["kind"] == "sweep" else run
 
 
+def _run_beginning(client: Client, ref: str) -> RunAnswer | None:
+    """The run whose id begins so, unless a sweep is named so; None if neither is there: it is the sweep that is missed then."""
+    with suppress(MissingOnServer):
+        client.sweep(ref)
+        return None
+    with suppress(MissingOnServer):
+        run = client.run(ref)
+        return None if run["kind"] == "sweep" else run
+    return None
+
+
+def changes_nothing(move: str, state: str) -> bool:
+    """Whether a sweep in this state is already what the move would make of it: `stop` and `cancel` of one that has ended, `pause` of a paused one."""
+    return (state in FINAL_STATES and move in ("stop", "cancel")) or (move in _ALREADY and state == _ALREADY[move][0])
+
+
 def _steer(client: Client, ref: str, move: str, *, as_json: bool, ask: str = "", yes: bool = True) -> int:
     sweep = client.sweep(ref)
     named = f"{clean(sweep['name'])} ({sweep['short_id']})"
-    if sweep["state"] in FINAL_STATES and move in ("stop", "cancel"):
-        say(f"Sweep {named} has already ended: {sweep['state']}. Nothing was changed.")
-    elif move in _ALREADY and sweep["state"] == _ALREADY[move][0]:
-        say(f"Sweep {named} {_ALREADY[move][1]}. Nothing was changed.")
+    if changes_nothing(move, sweep["state"]):
+        told = f"has already ended: {sweep['state']}" if sweep["state"] in FINAL_STATES else _ALREADY[move][1]
+        say(f"Sweep {named} {told}. Nothing was changed.")
     else:
         confirm(f"Sweep {named}: {counts_text(sweep)}. {ask}", yes=yes)
         # By id from here on: what a name or @latest means may change while the question waits.
@@ -168,9 +189,15 @@ def _wait(client: Client, sweep_id: str, goal: str, timeout_s: float | None) -> 
     def pause_until_next(poll_s: float) -> None:
         time.sleep(poll_s if deadline is None else max(min(poll_s, deadline - time.monotonic()), 0))
 
+    over_since: float | None = None
+    is_told = False
     for seen in looks(lambda: client.sweep(sweep_id), pause=pause_until_next):
         if has_settled(seen) or (goal == "first-success" and seen["counts"]["finished"]):
             return seen, True
         if deadline is not None and time.monotonic() >= deadline:
             return seen, False
+        if seen["state"] in FINAL_STATES and not is_told:
+            over_since = over_since or time.monotonic()
+            if is_told := time.monotonic() - over_since >= NOTE_AFTER_S:
+                say(f"Sweep {seen['short_id']} is {seen['state']}, but {still_running_text(seen)}: `sweep why {seen['short_id']}`. Waiting for that.")
     raise AssertionError("looking ended before the sweep did")

@@ -1,8 +1,8 @@
 """Verbs that start things: init, validate, submit, run."""
 
 import getpass
+import re
 import shlex
-import shutil
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +12,7 @@ import click
 
 from sweeps.api.shapes import SCHEMA, SubmitBody, SweepAnswer
 from sweeps.cli.connection import connected
+from sweeps.cli.files import written
 from sweeps.cli.follow import EXIT_INTERRUPTED, exit_status, follow, last_failures
 from sweeps.cli.picture import ending_lines, next_lines
 from sweeps.cli.plan import manner_text, placement_lines, placement_of, plan_of, print_plan
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _FILE_NAME: Final = "sweep.yaml"
+_ADDRESS: Final = r"^(git\+|[A-Za-z][\w+.-]+:/|[\w.-]+@[\w.-]+:)"
+"""How addresses begin that `mlflow run` takes. A path has lost one of the two slashes."""
 
 
 class _NamedPath(click.Path):
@@ -59,6 +62,16 @@ _dry_run_option: Callable[[_F], _F] = click.option("--dry-run", is_flag=True, he
 
 
 def _load(file: Path, params: tuple[str, ...], overrides: Mapping[str, Any]) -> "Submission":
+    """What the command line asks for, checked; what is probably not meant is told."""
+    from sweeps.notes import notes
+
+    submission = _read(file, params, overrides)
+    for note in notes(submission.config):
+        say(f"note: {note}")
+    return submission
+
+
+def _read(file: Path, params: tuple[str, ...], overrides: Mapping[str, Any]) -> "Submission":
     """A sweep file, that of a folder, or one run of a folder: with `-P` or `-e`, or where there is no sweep file in it."""
     # Imported when a file is read: YAML, and the whole of the search space.
     from sweeps.mlproject import find_mlproject
@@ -66,6 +79,10 @@ def _load(file: Path, params: tuple[str, ...], overrides: Mapping[str, Any]) -> 
 
     path = file / _FILE_NAME if file.is_dir() else file
     entry_point, overrides = overrides.get("entry_point"), {key: value for key, value in overrides.items() if key != "entry_point"}
+    if re.match(_ADDRESS, str(file)) and not file.exists():
+        raise click.UsageError("Git and other addresses of projects are not served by this version: clone it, then run its folder.")
+    if path.name.lower() == "mlproject" and path.is_file():
+        raise click.UsageError(f"{path} describes a project and is no sweep file; run its folder: `sweep run {path.parent}`.")
     if path.suffix in {".py", ".sh", ".R"}:
         raise click.UsageError(f"{path} is a script, not a sweep file; `sweep init {path.parent}` writes one.")
     if file.is_dir() and (entry_point is not None or not path.exists() or (params and find_mlproject(file) is not None)):
@@ -81,8 +98,8 @@ def _load(file: Path, params: tuple[str, ...], overrides: Mapping[str, Any]) -> 
 
 def _named(params: tuple[str, ...]) -> dict[str, str]:
     pairs = [param.partition("=") for param in params]
-    if wrong := [name + sign for name, sign, _ in pairs if not sign or not name]:
-        raise click.BadParameter(f"{wrong[0]!r} is not NAME=VALUE.", param_hint="-P")
+    if wrong := [param for param, (name, sign, _) in zip(params, pairs, strict=True) if not sign or not name]:
+        raise click.BadParameter(f"{wrong[0]!r} is not NAME=VALUE{': it has no name' if '=' in wrong[0] else ''}.", param_hint="-P")
     names = [name for name, _, _ in pairs]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise click.BadParameter(f"{twice!r} is given twice; several values are a search, which takes a sweep file.", param_hint="-P")
@@ -286,9 +303,8 @@ def init(folder: Path, *, origin: str | None, force: bool) -> int:
 
 def _write(target: Path, text: str) -> None:
     """Write a file whole, or not at all."""
-    scratch = target.with_name(f".{target.name}.new")
-    scratch.write_text(text, encoding="utf-8")
-    shutil.move(scratch, target)
+    with written(target) as file:
+        file.write(text)
 
 
 def _schema_text() -> str:

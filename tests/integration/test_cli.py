@@ -122,7 +122,7 @@ def test_cli_runs_failed_trials_again_and_lets_a_sweep_have_more(cluster: Cluste
     assert (again["state"], again["params"], again["run_id"] != first["run_id"]) == ("finished", first["params"], True)
     assert cluster.sweep_json("show", first["run_id"])["state"] == "failed"
     assert "no failed trial" in cluster.sweep("retry", project.name).stderr
-    assert "has not failed" in cluster.sweep("retry", f"{project.name}/0").stderr
+    assert "has neither failed nor been cancelled" in cluster.sweep("retry", f"{project.name}/0").stderr
     assert cluster.sweep_json("extend", project.name, "--trials", "3")["trials_asked"] == 4
     assert cluster.sweep_json("wait", project.name, "--timeout", "90")["counts"]["total"] == 4
     story = cluster.sweep("why", project.name).stdout

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -284,3 +285,7 @@ def test_sweep_has_more_trials_and_runs_failed_ones_again(played: Sweep, hands: 
     assert found.counts["failed"] == 0
     hands.store.sweeps.extend(hands.store.sweeps.get(found.id), {**played.config, "limits": {"trials": 6}}, "a limit")
     assert found.extend(2)._look()["trials_asked"] == 8
+    with ThreadPoolExecutor(4) as people:
+        for answer in [people.submit(found.extend, 1) for _ in range(8)]:
+            answer.result()
+    assert found._look()["trials_asked"] == 16

@@ -268,6 +268,28 @@ def test_finish_without_objective_fails_the_run(hands: Hands, from_: Any, values
     assert ("attempt", "succeed", "running", "succeeded", "completed") in events_of(hands, held.run_id)
 
 
+@pytest.mark.parametrize(
+    ("name", "logged", "told"),
+    [
+        ("val/loss", ("val.loss", "val.acc"), "The nearest name that it logged is 'val.loss'."),
+        ("loss", ("accuracy",), None),
+        ("loss", (), None),
+    ],
+)
+def test_finish_without_objective_names_the_nearest_metric(hands: Hands, name: str, logged: tuple[str, ...], told: str | None) -> None:
+    """Whoever wrote the name another way reads which one did arrive, of this attempt alone."""
+    first = hands.start(hands.sweep(metric_name=name))
+    hands.log(first, name.upper(), 1.0)
+    held = hands.retry(first)
+    for key in logged:
+        hands.log(held, key, 1.0)
+    hands.finish(held)
+    detail = hands.store.runs.get(held.run_id).detail or ""
+    assert "it never logged one." in detail
+    assert (told or detail) in detail
+    assert ("nearest" in detail) is (told is not None)
+
+
 def test_finish_objective_is_of_the_current_attempt_only(hands: Hands) -> None:
     """What attempt 1 logged does not count for attempt 2, neither last nor best."""
     first = hands.start(hands.sweep(metric_name="loss", metric_from="best"))

@@ -297,15 +297,17 @@ class Cluster(RuleBasedStateMachine):
             self.store.sweeps.finish(self.hands.epoch, self.store.sweeps.get(self.sweep.sweep_id), event=SweepEvent.FINISH, cause="completed", detail=None)
 
     def again(self, which: int, how: int, _worker: int) -> None:
-        """Failed trials are run again by hand, all of them or one, whatever the sweep's state; or more trials are asked for."""
+        """Failed or cancelled trials are run again by hand, all of them or one, whatever the sweep's state; or more trials are asked for."""
         sweep = self.store.sweeps.get(self.sweep.sweep_id)
         numbers = None if how % 3 == 0 else [which % N_TRIALS]
-        failed = {t.number for t in self.store.trials.list(sweep.sweep_id, states=["failed"])}
+        states = ["failed", "cancelled"] if how % 5 == 0 else ["failed"]
+        ended = {t.number for t in self.store.trials.list(sweep.sweep_id, states=states)}
         with contextlib.suppress(NotNow):
             if how % 7 == 0:
                 self.store.sweeps.extend(sweep, sweep.config, "more")
             else:
-                assert set(self.store.sweeps.retry(sweep, sweep.config, numbers)) == (failed if numbers is None else failed & set(numbers))
+                opened = self.store.sweeps.retry(sweep, sweep.config, numbers, states=states)
+                assert set(opened) == (ended if numbers is None else ended & set(numbers))
 
     # -- what holds at every moment ------------------------------------------------------------------------------------
 

@@ -393,7 +393,7 @@ def test_trials_conclude_under_way_leaves_no_gap_for_the_next(hands: Hands) -> N
         hands.finish(hands.start(sweep, number))
     with ThreadPoolExecutor(1) as pool:
         with hands.store.database.transaction() as tx:
-            assert len(tx.rows(trial_sql.CONCLUDE, {"sweep_id": sweep.sweep_id})) == 3
+            assert len(tx.rows(trial_sql.CONCLUDE, {"sweep_id": sweep.sweep_id, "impute": None})) == 3
             late = pool.submit(hands.store.trials.conclude, hands.epoch, sweep.sweep_id)
             hands.wait_for_blocked()
         assert late.result(60) == []

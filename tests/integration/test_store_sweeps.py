@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.support.record import EXITED, SUCCEEDED, Hands, both
-from tracking.errors import InvalidValue, NotFound, NotNow
+from tracking.errors import Contradiction, InvalidValue, NotFound, NotNow
 from tracking.ids import new_uuid
 from tracking.queries import queue as queue_sql
 from tracking.records import Launch, NewSweep, Resources, Sweep, SweepCounts
@@ -406,19 +406,46 @@ def test_extend_upon_an_old_view_is_refused(hands: Hands) -> None:
     """Two people at once: the second looks again."""
     sweep = hands.sweep()
     hands.store.sweeps.extend(sweep, {"by": "one"}, "")
-    with pytest.raises(NotNow, match="changed meanwhile"):
+    with pytest.raises(Contradiction, match="changed meanwhile"):
         hands.store.sweeps.extend(sweep, {"by": "the other"}, "")
     assert hands.store.sweeps.get(sweep.sweep_id).config == {"by": "one"}
 
 
-@pytest.mark.parametrize("move", ["stop", "cancel"])
-def test_extend_and_retry_are_refused_of_what_was_to_end(hands: Hands, move: str) -> None:
+@pytest.mark.parametrize(("move", "told"), [("stop", "is stopping; it can't"), ("cancel", "was cancelled, and that is for good")])
+def test_extend_and_retry_are_refused_of_what_was_to_end(hands: Hands, move: str, told: str) -> None:
     """Stopping and cancelled sweeps take nothing more."""
     ended = getattr(hands.store.sweeps, move)(hands.sweep().sweep_id)
-    with pytest.raises(NotNow, match="can't extend"):
+    with pytest.raises(NotNow, match=told):
         hands.store.sweeps.extend(ended, {}, "")
-    with pytest.raises(NotNow, match="can't retry"):
+    with pytest.raises(NotNow, match=told):
         hands.store.sweeps.retry(ended, {})
+
+
+def test_extend_of_one_request_is_done_once(hands: Hands) -> None:
+    """The reply was lost, and it is sent again, upon what it sees by then."""
+    once = hands.store.sweeps.extend(hands.sweep(), {"n": 2}, "two", request_id="r")
+    assert hands.store.sweeps.was_revised(once, "r")
+    assert not hands.store.sweeps.was_revised(once, "s")
+    assert hands.store.sweeps.extend(once, {"n": 3}, "three", request_id="r") == once
+    assert hands.store.sweeps.extend(once, {"n": 3}, "three", request_id="s").config == {"n": 3}
+
+
+def test_retry_opens_cancelled_trials_when_they_are_asked_for(hands: Hands) -> None:
+    """What a stop had dropped; the sweep will end again with the cause it had."""
+    sweep = hands.sweep(3)
+    held = hands.start(sweep, 0)
+    hands.store.sweeps.stop(sweep.sweep_id)
+    hands.log(held, "loss", 1.0)
+    hands.finish(held)
+    hands.store.trials.conclude(hands.epoch, sweep.sweep_id)
+    assert finish(hands, hands.store.sweeps.get(sweep.sweep_id), cause="stopped", detail="by hand")
+    stopped = hands.store.sweeps.get(sweep.sweep_id)
+    assert hands.store.sweeps.retry(stopped, {}) == []
+    assert hands.store.sweeps.retry(stopped, {}, states=["failed", "cancelled"], keeps_cause=True) == [1, 2]
+    again = hands.store.sweeps.get(sweep.sweep_id)
+    assert (again.state, again.cause, again.detail, again.ended_at) == ("active", "stopped", "by hand", None)
+    moves = [(e.from_state, e.to_state) for e in hands.store.sweeps.events(sweep.sweep_id) if (e.subject, e.event) == ("trial", "retry")]
+    assert moves == [("cancelled", "open")] * 2
 
 
 def test_finish_thought_out_before_an_extension_is_refused(hands: Hands) -> None:
@@ -475,7 +502,7 @@ def test_retry_twice_at_once_opens_each_once(hands: Hands) -> None:
     def press() -> object:
         try:
             return hands.store.sweeps.retry(sweep, {})
-        except NotNow as error:
+        except Contradiction as error:
             return error.message
 
     answers = both(press, press)

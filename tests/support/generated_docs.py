@@ -36,7 +36,13 @@ class LifeCycle(NamedTuple):
 
 _LIFE_CYCLES: Final = (
     LifeCycle("Sweep", "active", states.SWEEP_MOVES, states.FINAL_SWEEP_STATES, "One that has ended becomes active again by `extend` or `retry`."),
-    LifeCycle("Trial", "open", states.TRIAL_MOVES, states.FINAL_TRIAL_STATES, "A retry by hand reopens a failed trial as a new generation, told anew."),
+    LifeCycle(
+        "Trial",
+        "open",
+        states.TRIAL_MOVES,
+        states.FINAL_TRIAL_STATES,
+        "A retry by hand reopens a failed or cancelled trial as a new generation, told anew.",
+    ),
     LifeCycle(
         "Run (managed)",
         "queued",

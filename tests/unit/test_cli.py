@@ -240,3 +240,13 @@ def test_cli_refuses_an_empty_name(server: FakeServer, capsys: pytest.CaptureFix
     assert main(["status", ""]) == 2
     assert "name is empty" in capsys.readouterr().err
     assert server.asked == []
+
+
+@pytest.mark.parametrize("words", [[], ["best"], ["worker", "drain"]])
+def test_cli_help_is_a_word_too(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    """`sweep help VERB` is `sweep VERB --help`."""
+    assert main(["help", *words]) == 0
+    told = capsys.readouterr().out
+    assert main([*words, "--help"]) == 0
+    assert told == capsys.readouterr().out
+    assert told.startswith("Usage: sweep " + " ".join(words))

@@ -74,6 +74,20 @@ def test_doctor_names_a_home_that_is_no_folder(tmp_path: Path) -> None:
     assert (found.verdict, "SWEEP_HOME" in found.fix) == ("FAIL", True)
 
 
+def test_doctor_names_a_home_that_can_not_be_made(tmp_path: Path) -> None:
+    """By trying: nobody, root included, makes a folder in /proc; and what was tried leaves nothing."""
+    found = check_home(Path("/proc/sweep/home"))
+    assert (found.verdict, "can't be made" in found.message) == ("FAIL", True)
+    assert check_home(tmp_path / "new" / "home").verdict != "FAIL"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_doctor_sends_nobody_to_the_doctor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Hints of errors that do so elsewhere end before that."""
+    monkeypatch.setenv("SWEEP_SERVER", "http://127.0.0.1:9")
+    assert report(capsys, 1)["server"]["fix"] == "Check SWEEP_SERVER and that `sweep server` runs."
+
+
 def test_doctor_misses_uv(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Neither beside the interpreter nor on the PATH."""
     monkeypatch.setattr("sys.executable", str(tmp_path / "python"))

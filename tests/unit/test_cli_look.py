@@ -1,12 +1,17 @@
 """Verbs that only read, against a made-up server: what they print where."""
 
 import json
+import shlex
 from typing import Any
 
 import pytest
 
 from sweeps.cli import main
-from tests.support.fake_server import ACTIVE, BEST, CANCELLED, NO_BEST, RUN_ID, RUNNING, WHY, FakeServer, trial_answer
+from sweeps.command import build_argv
+from sweeps.spec import config_from_mapping
+from tests.support.fake_server import ACTIVE, BEST, CANCELLED, NO_BEST, RUN_ID, RUNNING, WHY, FakeServer, sweep_answer, trial_answer
+
+CONFIG = config_from_mapping({"program": "t.py", "method": "random", "parameters": {"lr": {"min": 0.0, "max": 1.0}}})
 
 
 def test_cli_best_json_is_stable(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
@@ -30,8 +35,27 @@ def test_cli_trials_json_is_stable(server: FakeServer, capsys: pytest.CaptureFix
 def test_cli_best_prints_parameters_for_shells(server: FakeServer, capsys: pytest.CaptureFixture[str], form: str, expected: str) -> None:
     """The winner's parameters can be pasted into a command line."""
     server.says("GET /sweeps/@latest/best", BEST)
+    server.says(f"GET /sweeps/{BEST['sweep_id']}", sweep_answer(config=CONFIG.to_builtins()))
     assert main(["best", "--format", form]) == 0
     assert capsys.readouterr().out == expected
+
+
+def test_cli_best_gives_nested_parameters_as_the_script_got_them(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the words of `${args}`, which hold a nested mapping whole; a shell reads them back as they were."""
+    params = {"optimizer.lr": 0.01, "optimizer.name": "adam", "x.y": 1}
+    config = config_from_mapping(
+        {
+            "program": "t.py",
+            "method": "random",
+            "parameters": {"optimizer": {"parameters": {"lr": {"value": 0.01}, "name": {"value": "adam"}}}, "x.y": {"value": 1}},
+        }
+    )
+    server.says("GET /sweeps/@latest/best", BEST | {"top": [trial_answer(params=params)]})
+    server.says(f"GET /sweeps/{BEST['sweep_id']}", sweep_answer(config=config.to_builtins()))
+    assert main(["best", "--format", "args"]) == 0
+    words = shlex.split(capsys.readouterr().out)
+    assert words == ["--optimizer={'lr': 0.01, 'name': 'adam'}", "--x.y=1"]
+    assert words == list(build_argv(config, params))[-2:]
 
 
 def test_cli_best_exits_6_without_a_best(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,6 +87,7 @@ def test_cli_best_refuses_parameters_that_would_be_one_variable(server: FakeServ
     out, err = capsys.readouterr()
     assert out == ""
     assert "'lernräte' and 'lernr.te' would both be the variable LERNR_TE" in err
+    server.says(f"GET /sweeps/{BEST['sweep_id']}", sweep_answer(config=CONFIG.to_builtins()))
     assert main(["best", "--format", "args"]) == 0
 
 

@@ -147,3 +147,51 @@ def test_cli_cancel_says_that_trials_take_their_time(server: FakeServer, capsys:
     server.says(f"POST /sweeps/{ACTIVE['sweep_id']}/cancel", STILL_RUNNING)
     assert main(["cancel", "wine", "-y"]) == 0
     assert capsys.readouterr().err == "Sweep wine (brave-otter-7f3a) is cancelled; 1 trial was asked to stop and still runs.\n"
+
+
+def test_cli_cancels_the_run_whose_id_begins_so(server: FakeServer) -> None:
+    """Six characters or more, as `show` takes them."""
+    server.says(f"GET /runs/{RUN_ID[:6]}", RUNNING)
+    server.says(f"POST /runs/{RUN_ID}/cancel", RUNNING)
+    assert main(["cancel", RUN_ID[:6], "--yes"]) == 0
+    assert server.asked[-1] == f"POST /runs/{RUN_ID}/cancel"
+
+
+def test_cli_retries_the_run_whose_id_begins_so(server: FakeServer) -> None:
+    """That trial, and no other."""
+    sweep_id = ACTIVE["sweep_id"]
+    server.says(f"GET /runs/{RUN_ID[:8]}", RUNNING | {"sweep_id": sweep_id})
+    server.says(f"POST /sweeps/{sweep_id}/retry", {"schema": 1, "trials": [3], "sweep": ACTIVE})
+    assert main(["retry", RUN_ID[:8]]) == 0
+    assert server.bodies[-1]["trials"] == [3]
+
+
+def test_cli_cancels_the_sweep_where_a_run_begins_so_too(server: FakeServer) -> None:
+    """What names a sweep means the sweep."""
+    server.says("GET /sweeps/ababab", ACTIVE)
+    server.says("GET /runs/ababab", RUNNING)
+    server.says(f"POST /sweeps/{ACTIVE['sweep_id']}/cancel", CANCELLED)
+    assert main(["cancel", "ababab", "--yes"]) == 0
+    assert server.asked[-1] == f"POST /sweeps/{ACTIVE['sweep_id']}/cancel"
+
+
+def test_cli_cancel_misses_a_sweep_where_nothing_begins_so(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """As of any other name that is not there."""
+    assert main(["cancel", "ababab", "--yes"]) == 3
+    assert "nothing at GET /sweeps/ababab" in capsys.readouterr().err
+
+
+def test_cli_wait_says_once_that_trials_of_an_ended_sweep_still_run(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After some seconds, as `run` does: a worker that has vanished ends nothing for a while."""
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    server.says("GET /sweeps/@latest", ACTIVE)
+    seen = [ACTIVE, STILL_RUNNING, STILL_RUNNING, STILL_RUNNING, CANCELLED]
+    server.says(f"GET /sweeps/{ACTIVE['sweep_id']}", list(seen))
+    assert main(["wait"]) == 1
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(steer, "NOTE_AFTER_S", 0.0)
+    server.says(f"GET /sweeps/{ACTIVE['sweep_id']}", list(seen))
+    assert main(["wait"]) == 1
+    assert capsys.readouterr().err.count("is cancelled, but 1 trial was asked to stop and still runs") == 1

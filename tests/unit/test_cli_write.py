@@ -24,11 +24,17 @@ def test_cli_submit_says_when_nothing_ends_a_sweep(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"), [((), "neither a sweep.yaml nor an MLproject"), (("-P", "x=1", "--parallel", "1"), "neither"), (("-P", "x"), "NAME=VALUE")]
+    ("arguments", "told"),
+    [
+        ((), "neither a sweep.yaml nor an MLproject"),
+        (("-P", "x=1", "--parallel", "1"), "neither"),
+        (("-P", "x"), "NAME=VALUE"),
+        (("-P", "=3"), "'=3' is not NAME=VALUE: it has no name"),
+    ],
 )
 def test_cli_says_what_a_folder_lacks(tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], told: str) -> None:
     """A folder is run by its sweep file, or else by its MLproject with parameters."""
-    if arguments == ("-P", "x"):
+    if arguments in {("-P", "x"), ("-P", "=3")}:
         (tmp_path / "MLproject").write_text("entry_points: {main: {command: 'true'}}\n")
     assert main(["validate", str(tmp_path), *arguments]) == 2
     assert told in capsys.readouterr().err

@@ -141,6 +141,8 @@ def options(command: click.Command) -> set[str]:
 
 def why_not(words: tuple[str, ...]) -> str:
     """What is wrong with a command of ours; empty if nothing is."""
+    if words[1:2] == ("help",):
+        words = (words[0], *words[2:], "--help")
     command: click.Command = sweep
     context = click.Context(sweep, info_name="sweep")
     for word in words[1:]:
@@ -168,6 +170,8 @@ def test_docs_commands_exist_with_their_options() -> None:
     [
         ("sweep run f.yaml", True),
         ("sweep worker drain w --undo", True),
+        ("sweep help run", True),
+        ("sweep help launch", False),
         ("sweep launch f.yaml", False),
         ("sweep run f --parralel 3", False),
         ("sweep db migrate", False),

@@ -13,6 +13,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 import sweeps
+from sweeps.client import ServerError
 from sweeps.errors import SpecError, SpecProblems
 from sweeps.handle import plain_value
 from sweeps.report.frames import require_pandas
@@ -20,6 +21,7 @@ from sweeps.report.live import LINE_EVERY_S, Lines, html
 from sweeps.report.rows import columns
 from sweeps.report.study import column_of
 from sweeps.spec import parse_sweep
+from tests.support.fake_server import ACTIVE, FakeServer, sweep_answer
 from tests.support.outcomes import made_outcome, made_sweep, made_trial
 from tests.support.pages import DOCS
 
@@ -86,12 +88,12 @@ def test_submit_refuses_arguments_that_contradict(arguments: tuple[Any, dict[str
         sweeps.submit(file[0] if isinstance(file, tuple) else file, **keywords)
 
 
-@pytest.mark.parametrize(("keyword", "option"), [("trials", "--trials"), ("parallel", "--parallel")])
-def test_submit_checks_its_own_arguments(tmp_path: Path, keyword: str, option: str) -> None:
-    """A number that can't be is an error, not a sweep."""
+@pytest.mark.parametrize(("keyword", "value"), [("trials", 0), ("parallel", 0), ("name", " "), ("queue", "")])
+def test_submit_checks_its_own_arguments(tmp_path: Path, keyword: str, value: Any) -> None:
+    """What can't be is an error, not a sweep; it is called what it is called in Python."""
     (tmp_path / "train.py").touch()
-    asked: dict[str, Any] = {keyword: 0}
-    with pytest.raises(SpecError, match=option):
+    asked: dict[str, Any] = {keyword: value}
+    with pytest.raises(SpecError, match=f"^'{keyword}' is"):
         sweeps.submit({"method": "random", "program": "train.py", "parameters": {"x": {"min": 0.0, "max": 1.0}}}, **asked)
 
 
@@ -108,6 +110,29 @@ def test_mapping_may_hold_what_notebooks_hold() -> None:
     )
     assert told == {"a": [0.5, 1.0], "b": {"values": [0, 1, 2], "n": 3, "f": 0.5}, "c": [True, "x", None], "d": [1, 2], "e": "train.py"}
     assert json.loads(json.dumps(told)) == told
+
+
+def refusing(server: FakeServer, move: str, state: str) -> sweeps.Sweep:
+    """A sweep in that state, whose server refuses that move."""
+    server.says("GET /sweeps/wine", ACTIVE)
+    server.says(f"GET /sweeps/{ACTIVE['sweep_id']}", sweep_answer(state=state))
+    server.says(f"POST /sweeps/{ACTIVE['sweep_id']}/{move}", {"error_code": "RESOURCE_CONFLICT", "message": "not now"}, 409)
+    return sweeps.sweep("wine", server=server.url)
+
+
+@pytest.mark.parametrize(("move", "state"), [("stop", "finished"), ("cancel", "failed"), ("stop", "stopping"), ("pause", "paused"), ("resume", "active")])
+def test_steering_twice_changes_nothing(server: FakeServer, move: str, state: str) -> None:
+    """What is already so is no error, as on the command line."""
+    sweep = refusing(server, move, state)
+    assert getattr(sweep, move)() is sweep
+    assert f"POST /sweeps/{ACTIVE['sweep_id']}/{move}" in server.asked
+
+
+@pytest.mark.parametrize(("move", "state"), [("pause", "finished"), ("resume", "stopping"), ("cancel", "active")])
+def test_steering_tells_what_can_not_be(server: FakeServer, move: str, state: str) -> None:
+    """What the server refuses, and is not so already."""
+    with pytest.raises(ServerError, match="not now"):
+        getattr(refusing(server, move, state), move)()
 
 
 def test_frames_say_what_they_need(monkeypatch: pytest.MonkeyPatch) -> None:

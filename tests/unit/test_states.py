@@ -71,8 +71,8 @@ TRIAL = LifeCycle(
     moves=states.TRIAL_MOVES,
     final=states.FINAL_TRIAL_STATES,
     finals="finished failed pruned cancelled",
-    reopens="failed",
-    allowed="open finish finished  open fail failed  open prune pruned  open cancel cancelled  failed retry open",
+    reopens="failed cancelled",
+    allowed="open finish finished  open fail failed  open prune pruned  open cancel cancelled  failed retry open  cancelled retry open",
 )
 RUN = LifeCycle(
     name="run",
@@ -130,7 +130,7 @@ def test_states_all_allowed_moves_are_in_the_table(cycle: LifeCycle) -> None:
 
 @life_cycle
 def test_states_final_ones_never_reopen_except_by_request_of_a_person(cycle: LifeCycle) -> None:
-    """Only `extend` and `retry` leave a sweep that has ended, and `retry` a failed trial; runs and attempts never reopen."""
+    """Only `extend` and `retry` leave a sweep that has ended, and `retry` a failed or cancelled trial; runs and attempts never reopen."""
     reopened = {state for move in cycle.moves.values() for state in move.from_ if state in cycle.final}
     assert reopened == set(cycle.reopens.split())
 

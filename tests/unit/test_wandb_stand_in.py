@@ -367,6 +367,40 @@ def test_wandb_calls_without_effect_say_so_once_and_are_recorded(run: Runs, serv
     assert "secret" not in done.stderr
 
 
+def test_wandb_init_options_without_effect_say_so_once_and_are_recorded(run: Runs, server: FakeServer) -> None:
+    """Options of `init` that record something at W&B are told; those that are left out or off are not."""
+    done = run(
+        """
+        import wandb
+
+        wandb.init(sync_tensorboard=True, monitor_gym=False, save_code=True, settings={"resume": "allow"})
+        wandb.init(sync_tensorboard=True)
+        """
+    )
+    assert server.tags["wandb.unserved"] == "init(sync_tensorboard),init(resume)"
+    assert done.stderr.count("wandb.init(sync_tensorboard) does nothing here: files of TensorBoard are not read") == 1
+    assert "monitor_gym" not in done.stderr
+
+
+def test_wandb_config_is_copied_and_pickled_as_plain_data(run: Runs, server: FakeServer) -> None:
+    """A copy has the values, takes others, and tells the run nothing; the run's deep copy is the run."""
+    run(
+        """
+        import copy, pickle, wandb
+
+        run = wandb.init(config={"layers": {"n": 2}})
+        for made in (copy.deepcopy(wandb.config), pickle.loads(pickle.dumps(wandb.config)), copy.copy(wandb.config)):
+            assert (made.lr, made["layers"], dict(made)) == (0.1, {"n": 2}, {"layers": {"n": 2}, "lr": 0.1})
+            made.lr, made.other = 7, 8
+        copy.deepcopy(wandb.config).layers["n"] = 9
+        assert (wandb.config.lr, wandb.config.layers, "other" in wandb.config) == (0.1, {"n": 2}, False)
+        assert copy.deepcopy({"run": run})["run"] is run
+        """,
+        lr=0.1,
+    )
+    assert "wandb.config.other" not in server.tags
+
+
 def test_wandb_names_that_are_not_served_fail_with_what_to_do(run: Runs) -> None:
     """Attributes, modules, methods; and what W&B refuses before `init` and after `finish`."""
     run(

@@ -70,6 +70,11 @@ SELECT r.sweep_id, r.trial_number, s.metric_name, s.metric_goal, s.metric_from, 
 """
 """Index: primary key, the fence. None back: the attempt is no longer this session's."""
 
+METRIC_KEYS: Final = """
+SELECT key FROM metric_latest WHERE run_id = %(run_id)s AND attempt = %(attempt)s ORDER BY key LIMIT 1000
+"""
+"""Index: primary key. What an attempt has logged, by name."""
+
 RUN_ENDS: Final = f"""
 WITH r AS (
     UPDATE runs SET state = %(to)s, ended_at = now(), cause = %(cause)s, detail = %(detail)s, value = %(value)s, verdict_due = false

@@ -3,7 +3,7 @@
 from typing import Final
 
 from tracking.queries.moves import from_states, quoted, to_state
-from tracking.states import SWEEP_MOVES, SWEEP_RUN_STATE, Move
+from tracking.states import SWEEP_MOVES, SWEEP_RUN_STATE, Move, SweepEvent
 
 SUBMITTED_BEFORE: Final = "SELECT sweep_id FROM sweeps WHERE submission_id = %(submission_id)s"
 
@@ -88,22 +88,36 @@ WITH old AS (
       FROM old WHERE sweeps.sweep_id = old.sweep_id RETURNING sweeps.sweep_id, old.state
 )
 INSERT INTO events (subject, event, from_state, to_state, sweep_id, run_id, cause, detail)
-SELECT 'sweep', '{event}', state, {to_state(allowed)}, sweep_id, sweep_id, %(cause)s, coalesce(%(note)s, %(detail)s, '') FROM s
+SELECT 'sweep', '{event}', state, {to_state(allowed)}, sweep_id, sweep_id, %(cause)s, coalesce(%(detail)s, '') FROM s
 """
 
 
 HOLD: Final = "SELECT * FROM sweeps WHERE sweep_id = %(sweep_id)s FOR UPDATE"
 
-REVISE: Final = """
-WITH s AS (
-    UPDATE sweeps SET config = %(config)s, revision = revision + 1 WHERE sweep_id = %(sweep_id)s RETURNING sweep_id, state
+REVISED_BEFORE: Final = "SELECT 1 FROM events WHERE sweep_id = %(sweep_id)s AND subject = 'sweep' AND data ->> 'request_id' = %(request_id)s"
+"""Index: ix_events_sweep."""
+
+
+def revise(event: str, allowed: Move) -> str:
+    """Write a new configuration; a sweep that has ended moves by `event`, any other stays where it is."""
+    moves = f"old.state IN {from_states(allowed)}"
+    return f"""
+WITH old AS (
+    SELECT sweep_id, state FROM sweeps WHERE sweep_id = %(sweep_id)s FOR UPDATE
+), s AS (
+    UPDATE sweeps SET config = %(config)s, revision = revision + 1, ended_at = NULL, state = CASE WHEN {moves} THEN {to_state(allowed)} ELSE old.state END,
+           cause = CASE WHEN {moves} THEN %(cause)s ELSE cause END, detail = CASE WHEN {moves} THEN %(detail)s ELSE detail END
+      FROM old WHERE sweeps.sweep_id = old.sweep_id
+    RETURNING sweeps.sweep_id, CASE WHEN {moves} THEN old.state END AS from_state, CASE WHEN {moves} THEN sweeps.state END AS to_state
 )
-INSERT INTO events (subject, event, sweep_id, run_id, detail)
-SELECT 'sweep', %(event)s, sweep_id, sweep_id, %(note)s FROM s WHERE state IN ('active', 'paused')
+INSERT INTO events (subject, event, from_state, to_state, sweep_id, run_id, detail, data)
+SELECT 'sweep', '{event}', from_state, to_state, sweep_id, sweep_id, %(note)s, jsonb_build_object('request_id', %(request_id)s::text) FROM s
 """
-"""A sweep that has ended is moved as well, and that tells it."""
+
 
 MOVES: Final = {event: move(event, allowed) for event, allowed in SWEEP_MOVES.items()}
+
+REVISIONS: Final = {event: revise(event, SWEEP_MOVES[event]) for event in (SweepEvent.EXTEND, SweepEvent.RETRY)}
 
 EVENTS: Final = """
 SELECT * FROM (SELECT * FROM events WHERE sweep_id = %(sweep_id)s ORDER BY seq DESC LIMIT %(limit)s) e ORDER BY seq

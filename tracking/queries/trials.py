@@ -54,9 +54,9 @@ SELECT sweep_id, number, state, params::text AS params, generation, run_id, valu
 """Indexes: ix_trials_open, runs' primary key. A run's final states are named as a trial's are. Conclusion and telling
 are one row's one move: each generation is told exactly once (I2)."""
 
-FAILED: Final = """
+REOPENABLE: Final = """
 SELECT t.number, t.run_id, t.generation, t.params::text AS params FROM trials t
- WHERE t.sweep_id = %(sweep_id)s AND t.state = 'failed' AND (%(numbers)s::int[] IS NULL OR t.number = ANY(%(numbers)s))
+ WHERE t.sweep_id = %(sweep_id)s AND t.state = ANY(%(states)s) AND (%(numbers)s::int[] IS NULL OR t.number = ANY(%(numbers)s))
  ORDER BY t.number FOR UPDATE
 """
 """Index: ix_trials_state."""
@@ -75,11 +75,11 @@ WITH t AS (
            cause = NULL, detail = NULL, ended_at = NULL
       FROM unnest(%(run_ids)s::text[], %(new_run_ids)s::text[]) AS v (run_id, new_run_id)
      WHERE trials.sweep_id = %(sweep_id)s AND trials.run_id = v.run_id
-    RETURNING trials.sweep_id, trials.number, trials.run_id
+    RETURNING trials.sweep_id, trials.number, trials.run_id, v.run_id AS ended_run_id
 )
 INSERT INTO events (subject, event, from_state, to_state, sweep_id, trial_number, run_id)
-SELECT subject, event, from_state, to_state, sweep_id, number, run_id
-  FROM t, (VALUES (1, 'trial', 'retry', 'failed', 'open'), (2, 'run', 'queue', NULL, 'queued')) AS e (place, subject, event, from_state, to_state)
+SELECT subject, event, CASE subject WHEN 'trial' THEN r.state END, to_state, t.sweep_id, number, t.run_id
+  FROM t JOIN runs r ON r.run_id = t.ended_run_id, (VALUES (1, 'trial', 'retry', 'open'), (2, 'run', 'queue', 'queued')) AS e (place, subject, event, to_state)
  ORDER BY number, place
 """
 """The run that failed stays as it is; its trial is told anew when the next one has ended."""

@@ -1,7 +1,9 @@
 """Attempts: claimed, finished, adopted. The attempt is the fence (I3)."""
 
+import difflib
 import hmac
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -132,6 +134,8 @@ class Attempts:
                 same = tx.scalar(sql.FINISH_KEY, values) == finish_key and not is_broken("no-finish-key")
                 return FinishAnswer.REPEATED if same else FinishAnswer.REFUSED
             run_event, cause, detail, value = _run_event(outcome, row)
+            if cause == Cause.NO_OBJECTIVE and row.value is None:
+                detail += _nearest(row.metric_name, [one.key for one in tx.rows(sql.METRIC_KEYS, values)])
             values.update(cause=cause, detail=_clean(detail), attempt_cause=outcome.cause, attempt_detail=_clean(outcome.detail))
             if run_event is None:
                 tx.execute(sql.VERDICT_DUE, {**values, "is_machinery": cause in MACHINERY_CAUSES})
@@ -185,6 +189,19 @@ def _run_event(outcome: Outcome, row: Any) -> tuple[RunEvent | None, str, str, f
         return RunEvent.FINISH, outcome.cause, outcome.detail, value
     reason = "it never logged one" if row.value is None else "its value is NaN"
     return RunEvent.FAIL, Cause.NO_OBJECTIVE, f"The command succeeded, but metric {row.metric_name!r} has no usable value: {reason}.", None
+
+
+def _nearest(name: str, keys: Sequence[str]) -> str:
+    """A sentence about the metric that was probably meant, or nothing. How the parts of a name are joined, and its case, count for nothing."""
+    by_bare: dict[str, str] = {}
+    for key in keys:
+        by_bare.setdefault(_bare(key), key)
+    near = difflib.get_close_matches(_bare(name), by_bare, n=1, cutoff=0.6)
+    return f" The nearest name that it logged is {by_bare[near[0]]!r}." if near else ""
+
+
+def _bare(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", ".", name.lower())
 
 
 def _objective(row: Any) -> float | None:

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -126,47 +126,62 @@ class Sweeps:
             tx.rows(queue_sql.CANCEL_SWEEP, {"sweep_id": sweep_id, "cause": "cancelled", "detail": "The sweep was cancelled."})
         return sweep
 
-    def extend(self, sweep: Sweep, config: Mapping[str, Any], note: str) -> Sweep:
+    def extend(self, sweep: Sweep, config: Mapping[str, Any], note: str, *, request_id: str = "") -> Sweep:
         """Give a sweep a configuration that asks for more trials; one that has finished is active again.
 
         Args:
             sweep: as the new configuration was thought out upon it.
             note: what was changed, for the history.
+            request_id: of whoever asks; what was done for it once is not done again.
 
         Raises:
-            NotNow: it was changed meanwhile, or its state takes no more trials.
+            Contradiction: it was changed meanwhile.
+            NotNow: its state takes no more trials.
         """
         with self._database.transaction() as tx:
-            _hold(tx, sweep, SweepEvent.EXTEND)
-            _revise(tx, sweep, SweepEvent.EXTEND, config, note)
+            if not _was_revised(tx, sweep, request_id):
+                _hold(tx, sweep, SweepEvent.EXTEND)
+                _revise(tx, sweep, SweepEvent.EXTEND, config, note, request_id=request_id)
             return _sweep(tx.one(sql.GET, {"ref": sweep.sweep_id}))
 
-    def retry(self, sweep: Sweep, config: Mapping[str, Any], numbers: Sequence[int] | None = None) -> Sequence[int]:
+    def was_revised(self, sweep: Sweep, request_id: str) -> bool:
+        """Whether that request was carried out already."""
+        with self._database.autocommit() as tx:
+            return _was_revised(tx, sweep, request_id)
+
+    def retry(
+        self, sweep: Sweep, config: Mapping[str, Any], numbers: Sequence[int] | None = None, *, states: Collection[str] = ("failed",), keeps_cause: bool = False
+    ) -> Sequence[int]:
         """Open trials that failed again, each with a new run; a sweep that has ended is active again.
 
         Args:
             sweep: as the new configuration was thought out upon it.
-            numbers: of which trials; None for all that failed.
+            numbers: of which trials; None for all.
+            states: that they may be in: failed, cancelled.
+            keeps_cause: it will end again with the cause that it had ended with.
 
         Returns:
-            the numbers of those opened: others have not failed, or not yet been concluded.
+            the numbers of those opened: others have not ended so, or not yet been concluded.
 
         Raises:
-            NotNow: the sweep was changed meanwhile, or its state takes no more trials.
+            Contradiction: the sweep was changed meanwhile.
+            NotNow: its state takes no more trials.
         """
         with self._database.transaction() as tx:
             _hold(tx, sweep, SweepEvent.RETRY)
-            failed = tx.rows(trials_sql.FAILED, {"sweep_id": sweep.sweep_id, "numbers": None if numbers is None else list(numbers)})
-            if not failed:
+            asked = {"sweep_id": sweep.sweep_id, "numbers": None if numbers is None else list(numbers), "states": list(states)}
+            ended = tx.rows(trials_sql.REOPENABLE, asked)
+            if not ended:
                 return []
-            new_ids = [new_run_id() for _ in failed]
-            values = {"sweep_id": sweep.sweep_id, "run_ids": [row.run_id for row in failed], "new_run_ids": new_ids}
+            new_ids = [new_run_id() for _ in ended]
+            values = {"sweep_id": sweep.sweep_id, "run_ids": [row.run_id for row in ended], "new_run_ids": new_ids}
             tx.execute(trials_sql.INSERT_RUNS_AGAIN, values)
-            params = [(run_id, key, param_text(value)) for row, run_id in zip(failed, new_ids, strict=True) for key, value in json.loads(row.params).items()]
+            params = [(run_id, key, param_text(value)) for row, run_id in zip(ended, new_ids, strict=True) for key, value in json.loads(row.params).items()]
             tx.insert(trials_sql.INSERT_PARAMS, params)
             tx.execute(trials_sql.REOPEN, values)
-            _revise(tx, sweep, SweepEvent.RETRY, config, f"{len(failed)} of its failed trials run again.")
-        return [row.number for row in failed]
+            cause, detail = (sweep.cause, sweep.detail) if keeps_cause else (None, None)
+            _revise(tx, sweep, SweepEvent.RETRY, config, f"{len(ended)} of its trials run again.", cause=cause, detail=detail)
+        return [row.number for row in ended]
 
     def break_off(self, epoch: int, sweep: Sweep, *, event: SweepEvent, cause: str, detail: str) -> bool:
         """A limit was reached, or the search can't go on: waiting trials are dropped, running ones are stopped.
@@ -226,10 +241,10 @@ def _move(tx: Transaction, sweep_id: str, event: SweepEvent, **values: object) -
     """Carry out one event; whether it won.
 
     Args:
-        values: `cause` and `detail` of the sweep from now on; a `note` that the history has instead of the detail; the `revision`
-            that the move was thought out upon, where it must be the same still.
+        values: `cause` and `detail` of the sweep from now on; the `revision` that the move was thought out upon, where it must be the
+            same still.
     """
-    unset = {"cause": None, "detail": None, "note": None, "revision": None}
+    unset = {"cause": None, "detail": None, "revision": None}
     won = tx.execute(sql.MOVES[event], {**unset, **values, "sweep_id": sweep_id}) > 0
     if won:
         tx.execute(sql.FOLLOW_PARENT, {"sweep_id": sweep_id})
@@ -240,20 +255,27 @@ def _hold(tx: Transaction, sweep: Sweep, event: SweepEvent) -> None:
     """Keep a sweep as it is while it is revised.
 
     Raises:
-        NotNow: its state is none that can be, or it is no longer what the caller saw.
+        Contradiction: it is no longer what the caller saw.
+        NotNow: its state is none that can be.
     """
     row = tx.one(sql.HOLD, {"sweep_id": sweep.sweep_id})
     if row is None or (row.state, row.revision) != (sweep.state, sweep.revision):
-        raise NotNow(f"Sweep {sweep.short_id} changed meanwhile.", hint="Look at it, and try again.")
+        raise Contradiction(f"Sweep {sweep.short_id} changed meanwhile.")
+    if sweep.state == SweepState.CANCELLED:
+        raise NotNow(f"Sweep {sweep.short_id} was cancelled, and that is for good.", hint="Submit its file again.")
     if sweep.state not in SWEEP_MOVES[event].from_ | {SweepState.ACTIVE, SweepState.PAUSED}:
-        raise NotNow(f"Sweep {sweep.short_id} is {sweep.state}; it can't {event} now.")
+        raise NotNow(f"Sweep {sweep.short_id} is {sweep.state}; it can't {event} now.", hint=f"`sweep wait {sweep.short_id}`, then ask again.")
 
 
-def _revise(tx: Transaction, sweep: Sweep, event: SweepEvent, config: Mapping[str, Any], note: str) -> None:
-    """Write a sweep's new configuration, and make it active where it had ended."""
-    tx.execute(sql.REVISE, {"sweep_id": sweep.sweep_id, "config": json_text(config), "event": str(event), "note": note})
-    if sweep.state in FINAL_SWEEP_STATES:
-        _move(tx, sweep.sweep_id, event, note=note)
+def _was_revised(tx: Transaction, sweep: Sweep, request_id: str) -> bool:
+    return bool(request_id) and tx.one(sql.REVISED_BEFORE, {"sweep_id": sweep.sweep_id, "request_id": request_id}) is not None
+
+
+def _revise(tx: Transaction, sweep: Sweep, event: SweepEvent, config: Mapping[str, Any], note: str, **values: str | None) -> None:
+    """Write a sweep's new configuration, and make it active where it had ended: with this `cause` and `detail`, for this `request_id`."""
+    unset = {"cause": None, "detail": None, "request_id": ""}
+    tx.execute(sql.REVISIONS[event], {**unset, **values, "sweep_id": sweep.sweep_id, "config": json_text(config), "note": note})
+    tx.execute(sql.FOLLOW_PARENT, {"sweep_id": sweep.sweep_id})
 
 
 def resolve_sweep(tx: Transaction, ref: str) -> str:

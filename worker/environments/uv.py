@@ -24,6 +24,7 @@ import uv
 import yaml
 from msgspec import Struct
 
+from tracking.records import PYTHON_ENV_KEYS, PYTHON_VERSION
 from worker.errands import LOOK_S, CalledOff, Errands, keep_trying
 from worker.errors import EnvironmentBroken, IndexAway
 from worker.folders import locked
@@ -41,7 +42,7 @@ _AWAY: Final = re.compile(
     re.IGNORECASE,
 )
 """What uv, or a tool that it starts, says of an index that can't be reached just now."""
-_VERSION: Final = re.compile(r"\d+(\.\d+){0,2}")
+_VERSION: Final = re.compile(PYTHON_VERSION)
 
 
 class PythonEnv(Struct, frozen=True):
@@ -158,7 +159,7 @@ def read_python_env(file: Path) -> PythonEnv:
         EnvironmentBroken: it is missing or wrong.
     """
     content = _parse(file)
-    unknown = set(content) - {"python", "build_dependencies", "dependencies", "name"}
+    unknown = set(content) - set(PYTHON_ENV_KEYS)
     if unknown:
         raise EnvironmentBroken(f"{file.name} has unknown keys: {', '.join(sorted(unknown))}.")
     # pip itself is not needed to build, nor in the result.

@@ -113,6 +113,15 @@ class _BeforeInit:
         raise Error(f"You must call wandb.init() before {self._name}.{key}")
 
 
+_UNSERVED_OPTIONS = {
+    "tensorboard": "files of TensorBoard are not read, log with wandb.log",
+    "sync_tensorboard": "files of TensorBoard are not read, log with wandb.log",
+    "monitor_gym": "videos of gym are not looked for, log them as wandb.Video",
+    "resume": "each attempt of a trial begins anew, whatever ran before",
+    "resume_from": "a trial continues no other run",
+    "fork_from": "a trial continues no other run",
+}
+"""Of `init`: what is taken and has no effect, and why."""
 run: "Optional[Run]" = None
 config: "Any" = _BeforeInit("wandb.config")
 summary: "Any" = _BeforeInit("wandb.summary")
@@ -136,7 +145,7 @@ def init(
     mode: "Optional[str]" = None,
     reinit: "Any" = None,
     settings: "Any" = None,
-    **_options: "Any",
+    **options: "Any",
 ) -> Run:
     """The trial's run. The script's config comes first, the sweep's parameters win and stay."""
     given = {key: value for key, value in (settings if isinstance(settings, dict) else vars(settings) if settings else {}).items() if value is not None}
@@ -157,6 +166,9 @@ def init(
     if wanted.get("tags") or os.environ.get("WANDB_TAGS"):
         made.tags = wanted.get("tags") or os.environ["WANDB_TAGS"].split(",")
     _tell(made, params, id)
+    for option, why in _UNSERVED_OPTIONS.items():
+        if options.get(option) or given.get(option):
+            made._no(f"init({option})", why)
     return made
 
 

@@ -54,6 +54,10 @@ class Config(Items):
     def persist(self) -> None:
         """Nothing to do: what is set is sent at once."""
 
+    def __reduce__(self) -> "Any":
+        """A copy, also one of another process, is plain data: it has the values, and tells the run nothing."""
+        return _detached, (dict(self._items),)
+
     def _set(self, values: "dict[str, Any]", is_change_allowed: bool) -> None:
         taken = {}
         for name, given in values.items():
@@ -111,6 +115,17 @@ class Config(Items):
         except KeyError:
             return False
         return True
+
+
+def _detached(items: "dict[str, Any]") -> Config:
+    made = Config(_nothing)
+    made._items.update(items)
+    object.__setattr__(made, "_allow", True)
+    return made
+
+
+def _nothing(_values: "dict[str, Any]") -> None:
+    """Nobody to tell."""
 
 
 def parse_config(given: "Any", exclude: "Any" = None, include: "Any" = None) -> "dict[str, Any]":

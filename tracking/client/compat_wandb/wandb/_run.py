@@ -521,6 +521,10 @@ class Run:
         if values and not self._is_disabled:
             sweep_client.set_tags(values)
 
+    def __deepcopy__(self, _memo: "Any") -> "Self":
+        """Itself, as at W&B: there is one run."""
+        return self
+
     def __enter__(self) -> "Self":
         return self
 
