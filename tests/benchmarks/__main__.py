@@ -14,6 +14,7 @@ BENCHMARKS: Final = {
     "scheduler": "the scheduler's own time per trial",
     "startup": "how soon the command line answers",
     "first": "how soon the first trial runs where nothing runs yet",
+    "reading": "how soon a whole sweep is read from Python",
     "idle": "what an idle cluster costs",
     "recovery": "how soon work goes on after something is lost",
 }

@@ -155,7 +155,7 @@ def _ours(stage: Stage, method: str, n_past: int, *, n_at_a_time: int) -> Cost:
         store = open_store(url, pool_size=2)
         listener = Listener(url)
         try:
-            _submit_with_past(store, method, n_past)
+            submit_with_past(store, method, n_past)
             worker = _join(store)
             settings = Settings(home=stage.folder, database_url=url)
             scheduler = Scheduler(store, settings, NoDispatcher(), listener)
@@ -210,7 +210,7 @@ def _config(method: str) -> dict[str, Any]:
     }
 
 
-def _submit_with_past(store: Store, method: str, n_past: int) -> None:
+def submit_with_past(store: Store, method: str, n_past: int) -> None:
     """A sweep of which `n_past` trials have been run, with all the rows that these leave behind."""
     config = config_from_mapping(_config(method), project_dir=None)
     sweep = store.sweeps.submit(Submission(config, "", Path()).to_new_sweep(None))

@@ -13,7 +13,8 @@ from tests.benchmarks.local import running_home, write_project
 from tests.benchmarks.stage import Stage
 
 N_TIMES: Final = 15
-GOALS_S: Final = {"--help": 0.120, "best": 0.200}
+GOALS_S: Final = {"--help": 0.120, "best": 0.200, "completion of a sweep's name": 0.300}
+_TAB: Final = {"_SWEEP_COMPLETE": "bash_complete", "COMP_WORDS": "sweep status ", "COMP_CWORD": "2"}
 SWEEP: Final = str(Path(sys.executable).with_name("sweep"))
 _PROJECT: Final = {
     "name": "startup",
@@ -25,13 +26,18 @@ _PROJECT: Final = {
 
 
 def measure(stage: Stage) -> Iterator[Figure]:
-    """`sweep --help`, and `sweep best` of a finished sweep on a cluster that runs."""
+    """`sweep --help`, `sweep best` of a finished sweep on a cluster that runs, and the Tab key."""
     with running_home(stage, "filesystem://") as environ:
         project = write_project(stage.new_folder("startup"), _PROJECT)
         subprocess.run([SWEEP, "run", str(project)], env=environ, check=True, capture_output=True, timeout=120)
         empty_s = median_wall_s([sys.executable, "-c", "pass"], environ)
-        for name, arguments in {"--help": ["--help"], "best": ["best", "@latest"]}.items():
-            took_s = median_wall_s([SWEEP, *arguments], environ)
+        asked: dict[str, tuple[list[str], dict[str, str]]] = {
+            "--help": (["--help"], {}),
+            "best": (["best", "@latest"], {}),
+            "completion of a sweep's name": ([], _TAB),
+        }
+        for name, (arguments, more) in asked.items():
+            took_s = median_wall_s([SWEEP, *arguments], {**environ, **more})
             yield Figure(
                 f"sweep {name}, median of {N_TIMES}",
                 f"{took_s * 1000:.0f} ms",
