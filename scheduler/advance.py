@@ -15,12 +15,13 @@ from typing import Final
 
 import msgspec
 
+from scheduler.holdback import HoldBack
 from scheduler.placement import can_serve, is_open
 from sweeps.command import build_argv
 from sweeps.spec_config import SweepConfig
 from sweeps.strategies import Strategy, derive_seed, make_strategy
 from sweeps.wording import counted
-from tracking.errors import Contradiction
+from tracking.errors import Contradiction, RowLocked
 from tracking.failpoints import hit
 from tracking.records import NewTrial, Sweep, Trial, WorkerView
 from tracking.states import Cause, SweepEvent, SweepState, TrialState
@@ -106,6 +107,7 @@ class Advance:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._searches: dict[str, Search] = {}
+        self._locked = HoldBack()
         self._next_turn = ""
 
     def forget(self) -> None:
@@ -132,7 +134,9 @@ class Advance:
         more = False
         for sweep_id in ended - live.keys():
             # Cancelled or failed sweeps: their last runs still end and are recorded.
-            self._store.trials.conclude(epoch, sweep_id)
+            with self._leaving_locked(sweep_id) as is_free:
+                if is_free:
+                    self._store.trials.conclude(epoch, sweep_id)
         for sweep_id in self._searches.keys() - live.keys():
             del self._searches[sweep_id]
         began = time.monotonic()
@@ -141,8 +145,20 @@ class Advance:
                 # Thinking takes long: place what there is and renew the leadership, then go on where this stopped.
                 self._next_turn = sweep.sweep_id
                 return True
-            more |= self._step_safely(epoch, sweep, workers, has_ended=sweep.sweep_id in ended)
+            with self._leaving_locked(sweep.sweep_id) as is_free:
+                more |= is_free and self._step_safely(epoch, sweep, workers, has_ended=sweep.sweep_id in ended)
         return more
+
+    @contextmanager
+    def _leaving_locked(self, sweep_id: str) -> Iterator[bool]:
+        """Tell whether a sweep can be moved on; one that somebody else holds a row of waits alone."""
+        try:
+            yield not self._locked.holds(sweep_id)
+        except RowLocked as error:
+            _log.warning("Sweep %s waits: %s", sweep_id, error.message)
+            self._locked.put(sweep_id)
+            # What was asked or told was not written.
+            self._searches.pop(sweep_id, None)
 
     def check(self) -> None:
         """Drop every search that the record contradicts.

@@ -9,7 +9,7 @@ from scheduler.dispatch import Dispatcher, WakeUp
 from scheduler.leader import Seat
 from scheduler.placement import choose_placements
 from scheduler.reconcile import Reconciler
-from tracking.errors import Contradiction, DatabaseAway, SchemaOutdated
+from tracking.errors import Contradiction, DatabaseAway, RowLocked, SchemaOutdated
 from tracking.failpoints import hit
 from tracking.records import WorkerView
 from tracking.settings import Settings
@@ -95,7 +95,7 @@ class Scheduler:
     def _think(self, epoch: int) -> bool:
         """One round; whether another would find more to do. What others do meanwhile wakes us again."""
         if time.monotonic() >= self._sweep_up_at:
-            self._reconciler.sweep_up(epoch, expiry_suspended=self._seat.expiry_suspended)
+            self._sweep_up(epoch)
             self._advance.check()
             self._sweep_up_at = time.monotonic() + self._settings.poll_s
         self._reconciler.judge(epoch)
@@ -104,12 +104,25 @@ class Scheduler:
         self._place(epoch, workers)
         return more
 
+    def _sweep_up(self, epoch: int) -> None:
+        try:
+            self._reconciler.sweep_up(epoch, expiry_suspended=self._seat.expiry_suspended)
+        except RowLocked as error:
+            # Where we can't write, a worker can't either: it is to speak first once the lock is gone (I4).
+            _log.warning("Sessions are not looked at: %s", error.message)
+            self._seat.note_outage()
+
     def _place(self, epoch: int, workers: list[WorkerView]) -> None:
         waiting = self._store.queue.waiting({queue for worker in workers for queue in worker.queues})
         if not waiting:
             return
         chosen = choose_placements(waiting, self._store.queue.held(), workers, self._advance.short_sweeps)
         placed = self._store.queue.place(epoch, chosen)
+        if left_out := {p.run_id for p in chosen} - {p.run_id for p in placed}:
+            # Changed, or held by somebody else, perhaps for long: the seats are for others then.
+            stuck = {run.sweep_id for run in waiting if run.run_id in left_out}
+            others = [run for run in waiting if run.sweep_id not in stuck]
+            placed += self._store.queue.place(epoch, choose_placements(others, self._store.queue.held(), workers, self._advance.short_sweeps))
         hit("scheduler.placed")
         queues = {worker.session_id: worker.celery_queue for worker in workers}
         # After the commit: a message about a placement that was rolled back would be a lie.

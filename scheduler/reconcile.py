@@ -3,7 +3,9 @@
 import logging
 
 from scheduler import retry
+from scheduler.holdback import HoldBack
 from scheduler.placement import choose_moves
+from tracking.errors import RowLocked
 from tracking.failpoints import hit, is_broken
 from tracking.settings import Settings
 from tracking.states import MACHINERY_CAUSES
@@ -22,11 +24,18 @@ class Reconciler:
     def __init__(self, store: Store, settings: Settings) -> None:
         self._store = store
         self._settings = settings
+        self._locked = HoldBack()
 
     def judge(self, epoch: int) -> None:
         """Say what becomes of every run whose attempt has failed."""
         for run in self._store.queue.verdicts_due():
-            self._judge(epoch, run)
+            if self._locked.holds(run.run_id):
+                continue
+            try:
+                self._judge(epoch, run)
+            except RowLocked as error:
+                _log.warning("The verdict on run %s waits: %s", run.run_id, error.message)
+                self._locked.put(run.run_id)
 
     def sweep_up(self, epoch: int, *, expiry_suspended: bool) -> None:
         """Take back overdue placements, and those that another worker has room for; give up sessions silent for too long."""

@@ -15,6 +15,7 @@
     │   ├── Unauthenticated         the token is unknown or has died with its attempt
     │   ├── NotLeader               another scheduler leads now (tracking.store.leader)
     │   ├── DatabaseAway            Postgres can't be reached, or does not let our role
+    │   │   └── RowLocked           somebody else holds a lock on just that
     │   └── SchemaOutdated          the database needs `sweep db upgrade`
     ├── EmbeddedError               the embedded Postgres can't start
     ├── EndpointNotFound            this part of MLflow's protocol is not served (tracking.mlflow_api.errors)
@@ -155,6 +156,12 @@ class DatabaseAway(RecordError):
     http_status = 503
     error_code = "TEMPORARILY_UNAVAILABLE"
     hint = "Check SWEEP_DATABASE_URL and that Postgres runs; `sweep doctor` tells more."
+
+
+class RowLocked(DatabaseAway):
+    """Somebody else holds a lock on just that, and has for longer than is waited here; what is asked of others may succeed."""
+
+    hint = "pg_locks and pg_stat_activity tell who."
 
 
 class SchemaOutdated(RecordError):

@@ -242,7 +242,7 @@ def test_mlproject_mistakes_are_told_together_before_anything_runs(tmp_path: Pat
     with pytest.raises(SpecProblems) as caught:
         load_project(tmp_path)
     told = [(problem.line, problem.column, problem.message) for problem in caught.value.problems]
-    assert told[0][2] == "entry point 'main' needs 'need', which 'parameters' does not give"
+    assert told[0][2] == "entry point 'main' needs 'need': give it with -P need=VALUE"
     assert told[1:] == [
         (4, 31, "the default of 'n' is not a whole number"),
         (5, 32, "the default of 'd' names 'gone.csv', which is not in the project folder"),

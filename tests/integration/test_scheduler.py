@@ -610,6 +610,35 @@ def test_scheduler_tells_bayes_of_failed_trials_as_the_file_says(stage: Stage, i
     assert [trial.params for trial in stage.trials(same)] == [trial.params for trial in trials]
 
 
+@pytest.mark.parametrize(
+    "locked",
+    [
+        "sweeps WHERE sweep_id = %(id)s",
+        "trials WHERE sweep_id = %(id)s AND number = 0",
+        "runs WHERE sweep_id = %(id)s AND trial_number = 0",
+        "runs WHERE sweep_id = %(id)s AND state = 'queued'",
+    ],
+)
+def test_scheduler_goes_on_with_all_but_what_somebody_holds(stage: Stage, locked: str) -> None:
+    """An administrator's open transaction holds rows of one sweep, one of whose attempts has failed: the others come to their ends, it does after it."""
+    held_up, scheduler, worker = stage.submit(GRID), stage.scheduler(), FakeWorker(stage.hands, slots=2, cpus=2.0)
+    scheduler.tick()
+    worker.work(lambda held: EXITED if held.claimed.trial_number == 0 else SUCCEEDED)
+    other = stage.submit({**RANDOM, "run_cap": 5}, name="other")
+
+    def goes_on(sweep: Sweep) -> bool:
+        scheduler._tick_safely()
+        worker.work()
+        return stage.state(sweep) in FINAL_SWEEP_STATES
+
+    with stage.store.database.engine.connect() as connection:
+        connection.exec_driver_sql(f"SELECT 1 FROM {locked} FOR UPDATE", {"id": held_up.sweep_id})  # noqa: S608 -- the rows above
+        wait_until(lambda: goes_on(other), "the other ends", interval_s=0.01)
+        stage.check_exact(other, 5)
+    wait_until(lambda: goes_on(held_up), "the one that was held up ends", interval_s=0.01)
+    stage.check_exact(held_up, 12)
+
+
 def forget_trials(stage: Stage, sweep: Sweep, first: int) -> None:
     """The record goes back to before these trials were proposed, as a restored one, or a standby that took over and lacked the last second."""
     values = {"id": sweep.sweep_id, "first": first}

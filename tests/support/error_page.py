@@ -93,6 +93,7 @@ ADVICE: Final[Mapping[str, str]] = {
     "Unauthenticated": "Its attempt is over: open a run of your own, without `MLFLOW_TRACKING_TOKEN` of a trial.",
     "NotNow": "The message says what state it is in; `sweep status` shows what can follow.",
     "TooLarge": "Send less at once, or raise the limit if it is a setting (`SWEEP_..._MAX_BYTES`).",
+    "RowLocked": "End the transaction that holds it, if it was forgotten: `pg_locks` and `pg_stat_activity` tell whose it is.",
     "NoRoom": "Make room there; what was refused is sent again by hand, nothing sends it by itself.",
     "Contradiction": "Read the object again and decide anew.",
     "EmbeddedError": "The message ends with Postgres's own words; `sweep doctor` checks the rest. Or name a Postgres of yours by `SWEEP_DATABASE_URL`.",

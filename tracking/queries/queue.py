@@ -37,10 +37,10 @@ WITH v AS (
 ), open_sweeps AS MATERIALIZED (
     SELECT sweep_id FROM sweeps
      WHERE state IN ('active', 'stopping') AND sweep_id IN (SELECT runs.sweep_id FROM v JOIN runs ON runs.run_id = v.run_id)
-     ORDER BY sweep_id FOR SHARE
+     ORDER BY sweep_id FOR SHARE SKIP LOCKED
 ), locked AS MATERIALIZED (
     SELECT runs.run_id FROM runs JOIN v ON v.run_id = runs.run_id JOIN open_sweeps ON open_sweeps.sweep_id = runs.sweep_id
-     ORDER BY runs.run_id FOR NO KEY UPDATE OF runs
+     ORDER BY runs.run_id FOR NO KEY UPDATE OF runs SKIP LOCKED
 ), r AS (
     UPDATE runs SET state = {to_state(_PLACE)}, placement = placement + 1, session_id = v.session_id, worker_id = v.worker_id,
            gpu_ids = v.gpu_ids::int[], placed_at = now()
@@ -54,7 +54,8 @@ WITH v AS (
 )
 SELECT run_id, placement, session_id FROM r
 """
-"""Index: primary keys. The sweeps are held against a pause or cancel, then the runs in one order, as a cancel locks them."""
+"""Index: primary keys. The sweeps are held against a pause or cancel, then the runs. What somebody else holds just now is left out: it
+may be for long, and its turn comes with the next poll."""
 
 _UNPLACE_WHERE: Final = f"""
 WITH old AS (

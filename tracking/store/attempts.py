@@ -129,6 +129,8 @@ class Attempts:
             "duration_s": outcome.duration_s,
         }
         with self._database.transaction() as tx:
+            # Renewals wait for this connection.
+            tx.execute("SET LOCAL lock_timeout = '500ms'")
             row = tx.one(sql.END, values)
             if row is None:
                 same = tx.scalar(sql.FINISH_KEY, values) == finish_key and not is_broken("no-finish-key")

@@ -15,7 +15,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import PoolProxiedConnection
 
-from tracking.errors import Contradiction, DatabaseAway, InvalidValue, SchemaOutdated, SettingError
+from tracking.errors import Contradiction, DatabaseAway, InvalidValue, RowLocked, SchemaOutdated, SettingError
 
 Params = Mapping[str, Any]
 CHANNEL: Final = "sweep_wake"
@@ -227,7 +227,7 @@ def _our_error(error: psycopg2.Error) -> Exception:
     if isinstance(error, pg.InsufficientPrivilege):
         return DatabaseAway(f"Postgres does not let {_role_of(error)} do this: {first_line}", hint=_GRANT_HINT)
     if isinstance(error, pg.LockNotAvailable):
-        return DatabaseAway("Somebody else holds a lock in Postgres, and has for seconds.", hint="pg_locks and pg_stat_activity tell who.")
+        return RowLocked("Somebody else holds a lock in Postgres on what is to be written.")
     # A connection that breaks off has no code: its error is of the driver's general kind.
     broke_off = error.pgcode is None and type(error) is psycopg2.DatabaseError
     if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError) or broke_off or (error.pgcode or "").startswith(_PASSING):

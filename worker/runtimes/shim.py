@@ -154,6 +154,8 @@ def _reset_signals() -> None:
         signal.signal(number, _outlive)
     for number in _FAREWELLS:
         signal.signal(number, _note_farewell)
+    # Beyond a limit on the size of files a write fails, and is told; commands start with the system's own ways.
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     for number in _ORDERS:
         signal.signal(number, _note)
     # Ended shims are no concern of the launcher.
