@@ -10,7 +10,10 @@ errors. Below are the sweep file, its search space and strategies, the HTTP serv
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sweeps.client import MissingOnServer, NoBest, ServerAway
+    from sweeps.errors import SpecError, SpecProblems
     from sweeps.handle import BestTrial, Sweep, submit, sweep, sweeps
+    from sweeps.local import LocalError
     from tracking.errors import SweepError
 else:
 
@@ -20,10 +23,32 @@ else:
 
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module("tracking.errors" if name == "SweepError" else "sweeps.handle"), name)
+        return getattr(import_module(_ERRORS.get(name, "sweeps.handle")), name)
 
 
-__all__ = ["BestTrial", "Sweep", "SweepError", "submit", "sweep", "sweeps"]
+_ERRORS = {
+    "SweepError": "tracking.errors",
+    "SpecError": "sweeps.errors",
+    "SpecProblems": "sweeps.errors",
+    "MissingOnServer": "sweeps.client",
+    "NoBest": "sweeps.client",
+    "ServerAway": "sweeps.client",
+    "LocalError": "sweeps.local",
+}
+__all__ = [
+    "BestTrial",
+    "LocalError",
+    "MissingOnServer",
+    "NoBest",
+    "ServerAway",
+    "SpecError",
+    "SpecProblems",
+    "Sweep",
+    "SweepError",
+    "submit",
+    "sweep",
+    "sweeps",
+]
 
 
 def __dir__() -> list[str]:

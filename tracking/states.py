@@ -91,6 +91,7 @@ class SweepEvent(StrEnum):
     CANCEL = "cancel"
     EXTEND = "extend"
     RETRY = "retry"
+    REOPEN = "reopen"
 
 
 class TrialEvent(StrEnum):
@@ -137,6 +138,8 @@ SWEEP_MOVES: Final[Mapping[SweepEvent, Move]] = {
     SweepEvent.EXTEND: _move({_S.FINISHED}, _S.ACTIVE),
     # By hand, for trials that failed: they are open again.
     SweepEvent.RETRY: _move({_S.FINISHED, _S.FAILED}, _S.ACTIVE),
+    # The same of one that was stopped or has used up its time: these trials, and no new ones.
+    SweepEvent.REOPEN: _move({_S.FINISHED, _S.FAILED}, _S.STOPPING),
 }
 
 TRIAL_MOVES: Final[Mapping[TrialEvent, Move]] = {

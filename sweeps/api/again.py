@@ -16,7 +16,7 @@ from sweeps.spec_config import SweepConfig
 from sweeps.wording import counted
 from tracking.errors import Contradiction, InvalidValue, NotNow
 from tracking.records import Sweep, SweepCounts
-from tracking.states import Cause, SweepState
+from tracking.states import Cause, SweepEvent, SweepState
 
 routes = Routes("sweeps")
 
@@ -63,13 +63,15 @@ def extended(sweep: Sweep, config: SweepConfig, counts: SweepCounts, n_more: int
 
     Args:
         counts: what it has.
-        age_s: how long ago it was submitted.
+        age_s: for how long it has been going on.
         best: the best value so far.
 
     Raises:
         InvalidValue: so many more can't be.
         NotNow: it can have no more at all.
     """
+    if n_more < 1:
+        raise InvalidValue(f"A sweep can have 1 or more trials more, not {n_more}.")
     least = counts.total if sweep.state == SweepState.FINISHED else config.trials_max
     if least is None:
         raise NotNow(f"Sweep {sweep.short_id} sets no number of trials: it goes on until it is stopped.")
@@ -79,7 +81,7 @@ def extended(sweep: Sweep, config: SweepConfig, counts: SweepCounts, n_more: int
     grid_size = config.space.grid_size() if config.method == "grid" else None
     if grid_size is not None and least + n_more > grid_size:
         raise InvalidValue(f"The grid of sweep {sweep.short_id} has {counted(grid_size - least, 'cell')} more, not {n_more}.")
-    if not 1 <= n_more <= NUMBER_MAX - least:
+    if n_more > NUMBER_MAX - least:
         raise InvalidValue(f"A sweep can have 1 to {NUMBER_MAX - least} more trials here, not {n_more}.")
     return _capped(config, least + n_more)
 
@@ -94,7 +96,8 @@ def _why_no_more(sweep: Sweep, config: SweepConfig, counts: SweepCounts, least: 
     if _is_over(config, age_s):
         return f"Sweep {sweep.short_id} has run for as long as its file allows (limits.time).", "Submit it with more time."
     if config.method == "grid" and least == config.space.grid_size():
-        hint = f"`sweep retry {sweep.short_id} --cancelled` runs those that were cancelled." if counts.cancelled else ""
+        can_retry = counts.cancelled and sweep.state != SweepState.CANCELLED
+        hint = f"`sweep retry {sweep.short_id} --cancelled` runs those that were cancelled." if can_retry else ""
         return f"Sweep {sweep.short_id} has a trial for every cell of its grid, {least} in all.", hint
     return None
 
@@ -113,26 +116,19 @@ def retry_trials(services: Use, ref: str, body: Body) -> RetryAnswer:
 
 def _retry(services: Services, ref: str, numbers: Sequence[int] | None, states: Sequence[str]) -> Sequence[int]:
     sweep = services.store.sweeps.get(ref)
+    for number in numbers or ():
+        services.store.trials.get(sweep.sweep_id, number)
     config = SweepConfig.from_builtins(sweep.config)
-    n_trials = services.store.sweeps.counts(sweep.sweep_id).total
-    wanted = retried(sweep, config, n_trials, services.store.sweeps.age_s(sweep.sweep_id))
-    opened = services.store.sweeps.retry(sweep, wanted.to_builtins(), numbers, states=states, keeps_cause=wanted != config)
+    event = SweepEvent.REOPEN if is_used_up(sweep, config, services.store.sweeps.age_s(sweep.sweep_id)) else SweepEvent.RETRY
+    opened = services.store.sweeps.retry(sweep, numbers, states=states, event=event)
     if opened:
         wake(services)
     return opened
 
 
-def retried(sweep: Sweep, config: SweepConfig, n_trials: int, age_s: float) -> SweepConfig:
-    """The configuration of a sweep whose trials run again: it proposes nothing that a stop or the end of its time had ended.
-
-    Args:
-        n_trials: how many it has.
-        age_s: how long ago it was submitted.
-    """
-    is_over = _is_over(config, age_s)
-    if is_over:
-        config = msgspec.structs.replace(config, limits=msgspec.structs.replace(config.limits, time_s=None))
-    return _capped(config, n_trials) if is_over or (sweep.state == SweepState.FINISHED and sweep.cause == Cause.STOPPED) else config
+def is_used_up(sweep: Sweep, config: SweepConfig, age_s: float) -> bool:
+    """Whether a sweep that has ended may propose nothing more, as it was stopped or has used up its time; `age_s`: for how long it went on."""
+    return _is_over(config, age_s) or (sweep.state == SweepState.FINISHED and sweep.cause == Cause.STOPPED)
 
 
 def _is_over(config: SweepConfig, age_s: float) -> bool:

@@ -99,6 +99,7 @@ _TOLD: Final[Mapping[tuple[str, str], str]] = {
     ("sweep", "cancel"): "Cancelled{because}.",
     ("sweep", "extend"): "Extended{because}.",
     ("sweep", "retry"): "Retried by hand{because}.",
+    ("sweep", "reopen"): "Open again, for no new trials{because}.",
     ("run", "queue"): "Trial {trial} was proposed, and its run waits for a worker.",
     ("run", "place"): "Placed on {worker}.",
     ("run", "unplace"): "Taken back from {worker}{because}.",

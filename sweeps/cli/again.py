@@ -17,11 +17,13 @@ from tracking.errors import NotNow
 def extend(sweep: str, *, n_more: int, as_json: bool) -> int:
     """Let a sweep have N more trials.
 
-    A sweep that has finished goes on where its search had ended. A grid can't have more trials than cells.
+    A sweep that has finished goes on where its search had ended; one that was cancelled or has failed does not. A grid can't have
+    more trials than cells.
     """
     with connected() as client:
         answer = client.extend(sweep, n_more)
-    say(f"Sweep {clean(answer['name'])} ({answer['short_id']}) goes on to {counted(answer['trials_asked'] or 0, 'trial')}.")
+    paused = f", once it is resumed: {program()} resume {answer['short_id']}" if answer["state"] == "paused" else ""
+    say(f"Sweep {clean(answer['name'])} ({answer['short_id']}) goes on to {counted(answer['trials_asked'] or 0, 'trial')}{paused}.")
     if as_json:
         print_json(answer)
     return 0
@@ -35,7 +37,7 @@ def retry(ref: str, *, cancelled: bool, as_json: bool) -> int:
     """Run a sweep's failed trials again, or one failed or cancelled trial.
 
     Parameters, seed and code are the same; each trial gets a new run, and the old one stays on record. A sweep that has ended
-    goes on until they have: one that failed goes on with its search too.
+    goes on until they have: one that failed goes on with its search too. One that was cancelled has ended for good.
     """
     with connected() as client:
         run = run_named(client, ref)
@@ -53,7 +55,8 @@ def retry(ref: str, *, cancelled: bool, as_json: bool) -> int:
     elif run is None:
         n_cancelled = sweep["counts"]["cancelled"]
         more = f" {counted(n_cancelled, 'trial')} cancelled: --cancelled." if n_cancelled and not cancelled else ""
-        say(f"Sweep {named} has no failed trial. Nothing was changed.{more}")
+        what = "has neither failed nor cancelled trials" if cancelled else "has no failed trial"
+        say(f"Sweep {named} {what}, or they run again already. Nothing was changed.{more}")
     else:
         say(f"Trial {run['trial_number']} of sweep {named} has neither failed nor been cancelled. Nothing was changed.")
     if as_json:

@@ -7,7 +7,7 @@ wrong gives no words and no message, for that would be drawn over the line that 
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
 from threading import Thread
 from typing import Final
 
@@ -68,7 +68,8 @@ def answer_shell(command: click.Command, instruction: str) -> int:
     kind = _kind(shell)
     if kind is None or task != "complete":
         return 1
-    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stderr(nowhere):  # noqa: PTH123 - a device
+    # A word that is no verb has nothing to go on with; a shell has no use for the reason.
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stderr(nowhere), suppress(click.UsageError):  # noqa: PTH123 - a device
         click.echo(kind(command, {}, _NAME, COMPLETE_VARIABLE).complete())
     return 0
 

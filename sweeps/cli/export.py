@@ -68,7 +68,9 @@ def _check_place(form: str, out: str | None, *, force: bool) -> None:
         click.UsageError: saying why.
     """
     needs_file = form in {"parquet", "optuna"}
-    if out == "" or (out is None and needs_file):
+    if out == "":
+        raise click.UsageError("--out names a file, or '-' for standard output.")
+    if out is None and needs_file:
         raise click.UsageError(f"--format {form} needs --out FILE.")
     if out is None or (form == "optuna" and "://" in out):
         return

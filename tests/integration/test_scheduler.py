@@ -389,7 +389,7 @@ def test_scheduler_time_limit_stops_the_sweep_and_keeps_what_it_has(stage: Stage
     running.claim()
     scheduler.tick()
     assert stage.state(sweep) == "active"
-    stage.hands.change("UPDATE sweeps SET created_at = now() - interval '2 hours'")
+    stage.hands.change("UPDATE sweeps SET started_at = now() - interval '2 hours'")
     # The age is asked for once, when the search is built.
     scheduler._advance.forget()
     scheduler.tick()
@@ -673,7 +673,7 @@ def test_scheduler_runs_failed_trials_again_when_asked(stage: Stage, method: str
     assert stage.state(sweep) == "failed"
     failed = [trial for trial in stage.trials(sweep) if trial.state == "failed"]
     now = stage.store.sweeps.get(sweep.sweep_id)
-    assert stage.store.sweeps.retry(now, now.config) == [trial.number for trial in failed]
+    assert stage.store.sweeps.retry(now) == [trial.number for trial in failed]
     stage.drive(sweep, lambda: scheduler, [worker])
     trials = stage.trials(sweep)
     assert (stage.state(sweep), len(trials)) == ("finished", 6)

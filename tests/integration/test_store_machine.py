@@ -301,12 +301,13 @@ class Cluster(RuleBasedStateMachine):
         sweep = self.store.sweeps.get(self.sweep.sweep_id)
         numbers = None if how % 3 == 0 else [which % N_TRIALS]
         states = ["failed", "cancelled"] if how % 5 == 0 else ["failed"]
+        event = SweepEvent.REOPEN if how % 2 else SweepEvent.RETRY
         ended = {t.number for t in self.store.trials.list(sweep.sweep_id, states=states)}
         with contextlib.suppress(NotNow):
             if how % 7 == 0:
                 self.store.sweeps.extend(sweep, sweep.config, "more")
             else:
-                opened = self.store.sweeps.retry(sweep, sweep.config, numbers, states=states)
+                opened = self.store.sweeps.retry(sweep, numbers, states=states, event=event)
                 assert set(opened) == (ended if numbers is None else ended & set(numbers))
 
     # -- what holds at every moment ------------------------------------------------------------------------------------
@@ -421,7 +422,7 @@ class Cluster(RuleBasedStateMachine):
         states: dict[tuple[Any, ...], str | None] = {}
         for event in events:
             if event.to_state is None:
-                assert event.event in ("cancel_requested", "prune_requested", "extend", "retry")
+                assert event.event in ("cancel_requested", "prune_requested", "extend", "retry", "reopen")
                 continue
             subject_id = event.trial_number if event.subject == "trial" else event.run_id
             about = (event.subject, subject_id, event.attempt if event.subject == "attempt" else None)

@@ -418,7 +418,7 @@ def test_extend_and_retry_are_refused_of_what_was_to_end(hands: Hands, move: str
     with pytest.raises(NotNow, match=told):
         hands.store.sweeps.extend(ended, {}, "")
     with pytest.raises(NotNow, match=told):
-        hands.store.sweeps.retry(ended, {})
+        hands.store.sweeps.retry(ended)
 
 
 def test_extend_of_one_request_is_done_once(hands: Hands) -> None:
@@ -440,12 +440,26 @@ def test_retry_opens_cancelled_trials_when_they_are_asked_for(hands: Hands) -> N
     hands.store.trials.conclude(hands.epoch, sweep.sweep_id)
     assert finish(hands, hands.store.sweeps.get(sweep.sweep_id), cause="stopped", detail="by hand")
     stopped = hands.store.sweeps.get(sweep.sweep_id)
-    assert hands.store.sweeps.retry(stopped, {}) == []
-    assert hands.store.sweeps.retry(stopped, {}, states=["failed", "cancelled"], keeps_cause=True) == [1, 2]
+    assert hands.store.sweeps.retry(stopped) == []
+    assert hands.store.sweeps.retry(stopped, [1], states=["failed", "cancelled"], event=SweepEvent.REOPEN) == [1]
     again = hands.store.sweeps.get(sweep.sweep_id)
-    assert (again.state, again.cause, again.detail, again.ended_at) == ("active", "stopped", "by hand", None)
+    assert (again.state, again.cause, again.detail, again.ended_at) == ("stopping", "stopped", "by hand", None)
     moves = [(e.from_state, e.to_state) for e in hands.store.sweeps.events(sweep.sweep_id) if (e.subject, e.event) == ("trial", "retry")]
-    assert moves == [("cancelled", "open")] * 2
+    assert moves == [("cancelled", "open")]
+    hands.conclude(sweep, n1=1.0)
+    assert finish(hands, again, cause="stopped")
+    assert hands.store.sweeps.retry(hands.store.sweeps.get(sweep.sweep_id), states=["cancelled"], event=SweepEvent.REOPEN) == [2]
+    last = hands.store.sweeps.get(sweep.sweep_id)
+    assert (last.state, last.cause, last.detail) == ("stopping", None, None), "none is missing any more"
+
+
+def test_reopened_sweep_has_not_aged_meanwhile(hands: Hands) -> None:
+    """Its time counts while it goes on."""
+    sweep = failed_sweep(hands)
+    hands.change("UPDATE sweeps SET started_at = now() - interval '3 hours', ended_at = now() - interval '2 hours' WHERE sweep_id = %(id)s", id=sweep.sweep_id)
+    assert hands.store.sweeps.age_s(sweep.sweep_id) == pytest.approx(3600, abs=30)
+    hands.store.sweeps.retry(sweep)
+    assert hands.store.sweeps.age_s(sweep.sweep_id) == pytest.approx(3600, abs=30)
 
 
 def test_finish_thought_out_before_an_extension_is_refused(hands: Hands) -> None:
@@ -462,9 +476,9 @@ def test_retry_opens_failed_trials_with_new_runs(hands: Hands) -> None:
     """A new generation each: same parameters, seed and command, queued; the failed run stays as it was, and each is told anew."""
     sweep = failed_sweep(hands)
     before = hands.store.trials.list(sweep.sweep_id)
-    assert hands.store.sweeps.retry(sweep, {"x": 1}) == [0, 1]
+    assert hands.store.sweeps.retry(sweep) == [0, 1]
     again = hands.store.sweeps.get(sweep.sweep_id)
-    assert (again.state, again.ended_at, again.cause, again.config) == ("active", None, None, {"x": 1})
+    assert (again.state, again.ended_at, again.cause, again.config) == ("active", None, None, sweep.config)
     for old, new in zip(before, hands.store.trials.list(sweep.sweep_id), strict=True):
         assert (new.state, new.run_state, new.generation, new.told_seq, new.cause, new.value) == ("open", "queued", 1, None, None, None)
         assert (new.params, new.run_id != old.run_id, hands.store.runs.get(old.run_id).state) == (old.params, True, "failed")
@@ -480,9 +494,9 @@ def test_retry_opens_failed_trials_with_new_runs(hands: Hands) -> None:
 def test_retry_of_named_trials_leaves_the_others(hands: Hands) -> None:
     """Numbers of trials that have not failed, or are not there, are left out of the answer."""
     sweep = failed_sweep(hands)
-    assert hands.store.sweeps.retry(sweep, {}, [1, 7]) == [1]
+    assert hands.store.sweeps.retry(sweep, [1, 7]) == [1]
     assert [t.state for t in hands.store.trials.list(sweep.sweep_id)] == ["failed", "open"]
-    assert hands.store.sweeps.retry(hands.store.sweeps.get(sweep.sweep_id), {}, [1]) == []
+    assert hands.store.sweeps.retry(hands.store.sweeps.get(sweep.sweep_id), [1]) == []
 
 
 def test_retry_without_a_failed_trial_changes_nothing(hands: Hands) -> None:
@@ -491,7 +505,7 @@ def test_retry_without_a_failed_trial_changes_nothing(hands: Hands) -> None:
     hands.conclude(sweep, n0=1.0)
     finish(hands, sweep)
     finished = hands.store.sweeps.get(sweep.sweep_id)
-    assert hands.store.sweeps.retry(finished, {}) == []
+    assert hands.store.sweeps.retry(finished) == []
     assert hands.store.sweeps.get(sweep.sweep_id) == finished
 
 
@@ -501,7 +515,7 @@ def test_retry_twice_at_once_opens_each_once(hands: Hands) -> None:
 
     def press() -> object:
         try:
-            return hands.store.sweeps.retry(sweep, {})
+            return hands.store.sweeps.retry(sweep)
         except Contradiction as error:
             return error.message
 

@@ -133,3 +133,11 @@ def test_completion_is_silent_about_what_it_does_not_know(monkeypatch: pytest.Mo
     monkeypatch.setenv("_SWEEP_COMPLETE", instruction)
     assert main([]) == 1
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("words", ["sweep nope r", "sweep help r"])
+def test_completion_after_a_word_that_is_no_verb_is_nothing(words: str) -> None:
+    """And no traceback into the shell."""
+    environ = {**os.environ, "COMP_WORDS": words, "COMP_CWORD": "2", "_SWEEP_COMPLETE": "bash_complete"}
+    done = subprocess.run([sys.executable, "-m", "sweeps.cli"], env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "", "")

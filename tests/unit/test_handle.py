@@ -195,3 +195,15 @@ def test_docs_have_the_right_distribution_for_each_suggest() -> None:
         assert isinstance(column.distribution, kinds[call.partition("(")[0].removeprefix("suggest_")]), call
         assert getattr(column.distribution, "log", False) is ("log=True" in call), call
     assert len(rows) == 7
+
+
+@pytest.mark.parametrize("name", sweeps.__all__)
+def test_sweeps_has_what_its_page_names(name: str) -> None:
+    """Functions, classes and errors, each by its bare name."""
+    assert getattr(sweeps, name).__name__ == name
+
+
+def test_sweeps_errors_are_of_one_root() -> None:
+    """So that one `except` takes them all."""
+    errors = [getattr(sweeps, name) for name in ("SpecError", "SpecProblems", "MissingOnServer", "NoBest", "ServerAway", "LocalError")]
+    assert all(issubclass(error, sweeps.SweepError) for error in errors)

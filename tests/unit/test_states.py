@@ -62,6 +62,7 @@ SWEEP = LifeCycle(
         active fail failed          paused fail failed          stopping fail failed
         active cancel cancelled     paused cancel cancelled     stopping cancel cancelled
         finished extend active      finished retry active       failed retry active
+        finished reopen stopping    failed reopen stopping
     """,
 )
 TRIAL = LifeCycle(

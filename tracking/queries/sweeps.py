@@ -99,13 +99,18 @@ REVISED_BEFORE: Final = "SELECT 1 FROM events WHERE sweep_id = %(sweep_id)s AND 
 
 
 def revise(event: str, allowed: Move) -> str:
-    """Write a new configuration; a sweep that has ended moves by `event`, any other stays where it is."""
+    """Write a new configuration; a sweep that has ended moves by `event`, any other stays where it is.
+
+    The time between does not count as its own: its start moves on by as much.
+    """
     moves = f"old.state IN {from_states(allowed)}"
     return f"""
 WITH old AS (
     SELECT sweep_id, state FROM sweeps WHERE sweep_id = %(sweep_id)s FOR UPDATE
 ), s AS (
-    UPDATE sweeps SET config = %(config)s, revision = revision + 1, ended_at = NULL, state = CASE WHEN {moves} THEN {to_state(allowed)} ELSE old.state END,
+    UPDATE sweeps SET config = %(config)s, revision = revision + 1, ended_at = NULL,
+           started_at = CASE WHEN {moves} THEN started_at + (now() - ended_at) ELSE started_at END,
+           state = CASE WHEN {moves} THEN {to_state(allowed)} ELSE old.state END,
            cause = CASE WHEN {moves} THEN %(cause)s ELSE cause END, detail = CASE WHEN {moves} THEN %(detail)s ELSE detail END
       FROM old WHERE sweeps.sweep_id = old.sweep_id
     RETURNING sweeps.sweep_id, CASE WHEN {moves} THEN old.state END AS from_state, CASE WHEN {moves} THEN sweeps.state END AS to_state
@@ -117,7 +122,7 @@ SELECT 'sweep', '{event}', from_state, to_state, sweep_id, sweep_id, %(note)s, j
 
 MOVES: Final = {event: move(event, allowed) for event, allowed in SWEEP_MOVES.items()}
 
-REVISIONS: Final = {event: revise(event, SWEEP_MOVES[event]) for event in (SweepEvent.EXTEND, SweepEvent.RETRY)}
+REVISIONS: Final = {event: revise(event, SWEEP_MOVES[event]) for event in (SweepEvent.EXTEND, SweepEvent.RETRY, SweepEvent.REOPEN)}
 
 EVENTS: Final = """
 SELECT * FROM (SELECT * FROM events WHERE sweep_id = %(sweep_id)s ORDER BY seq DESC LIMIT %(limit)s) e ORDER BY seq

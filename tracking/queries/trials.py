@@ -61,6 +61,9 @@ SELECT t.number, t.run_id, t.generation, t.params::text AS params FROM trials t
 """
 """Index: ix_trials_state."""
 
+N_CANCELLED: Final = "SELECT count(*) FROM trials WHERE sweep_id = %(sweep_id)s AND state = 'cancelled'"
+"""Index: ix_trials_state."""
+
 INSERT_RUNS_AGAIN: Final = """
 INSERT INTO runs (run_id, experiment_id, kind, name, user_name, state, parent_run_id, sweep_id, trial_number, generation, argv, params, seed, queue,
                   priority)

@@ -91,9 +91,10 @@ class Sweeps:
             return _counts(tx, [sweep_id])[sweep_id]
 
     def age_s(self, sweep_id: str) -> float:
-        """How long ago a sweep was submitted, by the database's clock."""
+        """For how long a sweep has been going on, or went on, by the database's clock."""
+        sql_text = "SELECT extract(epoch FROM coalesce(ended_at, now()) - started_at) FROM sweeps WHERE sweep_id = %(id)s"
         with self._database.autocommit() as tx:
-            return float(tx.scalar("SELECT extract(epoch FROM now() - created_at) FROM sweeps WHERE sweep_id = %(id)s", {"id": sweep_id}))
+            return float(tx.scalar(sql_text, {"id": sweep_id}))
 
     def events(self, sweep_id: str, limit: int = 1000) -> Sequence[Event]:
         """The newest `limit` rows of a sweep's history, oldest first."""
@@ -150,15 +151,15 @@ class Sweeps:
             return _was_revised(tx, sweep, request_id)
 
     def retry(
-        self, sweep: Sweep, config: Mapping[str, Any], numbers: Sequence[int] | None = None, *, states: Collection[str] = ("failed",), keeps_cause: bool = False
+        self, sweep: Sweep, numbers: Sequence[int] | None = None, *, states: Collection[str] = ("failed",), event: SweepEvent = SweepEvent.RETRY
     ) -> Sequence[int]:
-        """Open trials that failed again, each with a new run; a sweep that has ended is active again.
+        """Open trials that failed again, each with a new run; a sweep that has ended goes on.
 
         Args:
-            sweep: as the new configuration was thought out upon it.
+            sweep: as it was seen.
             numbers: of which trials; None for all.
             states: that they may be in: failed, cancelled.
-            keeps_cause: it will end again with the cause that it had ended with.
+            event: how a sweep that has ended moves: RETRY, or REOPEN if it is to propose nothing more.
 
         Returns:
             the numbers of those opened: others have not ended so, or not yet been concluded.
@@ -168,7 +169,7 @@ class Sweeps:
             NotNow: its state takes no more trials.
         """
         with self._database.transaction() as tx:
-            _hold(tx, sweep, SweepEvent.RETRY)
+            _hold(tx, sweep, event)
             asked = {"sweep_id": sweep.sweep_id, "numbers": None if numbers is None else list(numbers), "states": list(states)}
             ended = tx.rows(trials_sql.REOPENABLE, asked)
             if not ended:
@@ -179,8 +180,10 @@ class Sweeps:
             params = [(run_id, key, param_text(value)) for row, run_id in zip(ended, new_ids, strict=True) for key, value in json.loads(row.params).items()]
             tx.insert(trials_sql.INSERT_PARAMS, params)
             tx.execute(trials_sql.REOPEN, values)
-            cause, detail = (sweep.cause, sweep.detail) if keeps_cause else (None, None)
-            _revise(tx, sweep, SweepEvent.RETRY, config, f"{len(ended)} of its trials run again.", cause=cause, detail=detail)
+            # What had ended it early still has, if some of its trials stay cancelled.
+            is_cut_short = event == SweepEvent.REOPEN and tx.scalar(trials_sql.N_CANCELLED, {"sweep_id": sweep.sweep_id}) > 0
+            cause, detail = (sweep.cause, sweep.detail) if is_cut_short else (None, None)
+            _revise(tx, sweep, event, sweep.config, f"{len(ended)} of its trials run again.", cause=cause, detail=detail)
         return [row.number for row in ended]
 
     def break_off(self, epoch: int, sweep: Sweep, *, event: SweepEvent, cause: str, detail: str) -> bool:
@@ -227,7 +230,7 @@ class Sweeps:
         if not won and sweep.state != SWEEP_MOVES[event].to:
             if sweep.state in FINAL_SWEEP_STATES:
                 raise NotNow(f"Sweep {sweep.short_id} has already ended ({sweep.state}).")
-            raise NotNow(f"Sweep {sweep.short_id} is {sweep.state}; it can't {event} now.")
+            raise NotNow(f"Sweep {sweep.short_id} is {sweep.state}; it can't {'retry' if event == SweepEvent.REOPEN else event} now.")
         return sweep
 
 
@@ -264,7 +267,10 @@ def _hold(tx: Transaction, sweep: Sweep, event: SweepEvent) -> None:
     if sweep.state == SweepState.CANCELLED:
         raise NotNow(f"Sweep {sweep.short_id} was cancelled, and that is for good.", hint="Submit its file again.")
     if sweep.state not in SWEEP_MOVES[event].from_ | {SweepState.ACTIVE, SweepState.PAUSED}:
-        raise NotNow(f"Sweep {sweep.short_id} is {sweep.state}; it can't {event} now.", hint=f"`sweep wait {sweep.short_id}`, then ask again.")
+        raise NotNow(
+            f"Sweep {sweep.short_id} is {sweep.state}; it can't {'retry' if event == SweepEvent.REOPEN else event} now.",
+            hint=f"`sweep wait {sweep.short_id}`, then ask again.",
+        )
 
 
 def _was_revised(tx: Transaction, sweep: Sweep, request_id: str) -> bool:
