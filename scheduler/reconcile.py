@@ -1,6 +1,8 @@
 """Looks for what got stuck and sets it going again (I5). Bounds: each check runs once a poll."""
 
 import logging
+import time
+from typing import Final
 
 from scheduler import retry
 from scheduler.holdback import HoldBack
@@ -14,6 +16,8 @@ from tracking.store.queue import DueVerdict
 
 _log = logging.getLogger(__name__)
 
+# How long to judge before the leadership is renewed.
+_JUDGE_S: Final = 1.0
 # Different runs failing on one worker by the machinery's fault, in a row, before it gets nothing more (I6).
 _CORDON_AFTER = 3
 
@@ -28,9 +32,13 @@ class Reconciler:
 
     def judge(self, epoch: int) -> None:
         """Say what becomes of every run whose attempt has failed."""
+        began = time.monotonic()
         for run in self._store.queue.verdicts_due():
             if self._locked.holds(run.run_id):
                 continue
+            if time.monotonic() - began > _JUDGE_S:
+                # Many are locked, perhaps: the leadership is renewed first, then those that were tried are left alone.
+                return
             try:
                 self._judge(epoch, run)
             except RowLocked as error:
