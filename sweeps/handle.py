@@ -166,7 +166,7 @@ class Sweep:
         metrics, `study.user_attrs["constants"]` the parameters that have one value.
 
         Args:
-            intermediate_values: with the curve of the sweep's metric, which takes a request for each trial that has logged it beyond step 0.
+            intermediate_values: with the curve of the sweep's metric.
 
         Raises:
             NoBest: the sweep has no metric.
