@@ -17,7 +17,7 @@ can_install() { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; }
 # wanted command -> Debian package
 install_packages() {
     local wanted="redis-server:redis-server dockerd:docker.io debootstrap:debootstrap chromium:chromium chromedriver:chromium-driver
-                  ip:iproute2 iptables:iptables faketime:faketime git:git"
+                  ip:iproute2 iptables:iptables faketime:faketime git:git zsh:zsh fish:fish"
     local packages=() entry
     for entry in $wanted; do
         PATH="$PATH:/usr/sbin:/sbin" command -v "${entry%%:*}" >/dev/null || packages+=("${entry#*:}")

@@ -29,11 +29,15 @@ class Reconciler:
         self._store = store
         self._settings = settings
         self._locked = HoldBack()
+        # Attempts whose fault was counted and whose verdict is not written: a verdict that has to wait must not count it anew.
+        self._counted: set[tuple[str, int]] = set()
 
     def judge(self, epoch: int) -> None:
         """Say what becomes of every run whose attempt has failed."""
         began = time.monotonic()
-        for run in self._store.queue.verdicts_due():
+        due = self._store.queue.verdicts_due()
+        self._counted &= {(run.run_id, run.attempt) for run in due}
+        for run in due:
             if self._locked.holds(run.run_id):
                 continue
             if time.monotonic() - began > _JUDGE_S:
@@ -66,10 +70,7 @@ class Reconciler:
             self._store.queue.take_back(epoch, each, "It waited behind other runs while another worker had room.")
 
     def _judge(self, epoch: int, due: DueVerdict) -> None:
-        if due.cause in MACHINERY_CAUSES and due.cause != "lost" and due.worker_id is not None:
-            reason = f"{_CORDON_AFTER} runs in a row could not be started here; the last: {due.detail}"
-            if self._store.sessions.note_fault(epoch, due.worker_id, due.run_id, limit=_CORDON_AFTER, reason=reason):
-                _log.warning("Worker %s is cordoned: %s", due.worker_id, reason)
+        self._count_fault(epoch, due)
         verdict = retry.decide(due, infra_retries=self._settings.infra_retries)
         if isinstance(verdict, retry.Again):
             self._store.queue.requeue(epoch, due, delay_s=verdict.delay_s, machinery=verdict.machinery, detail=verdict.detail)
@@ -78,3 +79,11 @@ class Reconciler:
         else:
             self._store.queue.fail(epoch, due)
         hit("scheduler.judged")
+
+    def _count_fault(self, epoch: int, due: DueVerdict) -> None:
+        if due.cause not in MACHINERY_CAUSES or due.cause == "lost" or due.worker_id is None or (due.run_id, due.attempt) in self._counted:
+            return
+        reason = f"{_CORDON_AFTER} runs in a row could not be started here; the last: {due.detail}"
+        if self._store.sessions.note_fault(epoch, due.worker_id, due.run_id, limit=_CORDON_AFTER, reason=reason):
+            _log.warning("Worker %s is cordoned: %s", due.worker_id, reason)
+        self._counted.add((due.run_id, due.attempt))

@@ -12,6 +12,7 @@ It talks to the server that SWEEP_SERVER names, or else to the cluster of this m
 """
 
 import json
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,18 +21,18 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
+from sweeps.address import server_url
 from sweeps.api.shapes import Counts, MetricValue, SweepAnswer
-from sweeps.cli.connection import server_url
-from sweeps.cli.follow import looks, waiting_notes
-from sweeps.cli.picture import FINAL_STATES
-from sweeps.cli.steer import changes_nothing
-from sweeps.cli.write import send
 from sweeps.client import NoBest, ServerError
 from sweeps.errors import SpecError
+from sweeps.looks import looks, waiting_notes
 from sweeps.mlproject import find_mlproject
 from sweeps.report.live import fitting_view, html
 from sweeps.report.reader import Outcome, Reader, as_float
 from sweeps.spec import Overrides, Submission, config_from_mapping, load_project, load_sweep
+from sweeps.standing import FINAL_STATES, changes_nothing
+from sweeps.submission import send
+from sweeps.whereabouts import FILE_NAME, is_archive, why_no_place, why_no_project
 from sweeps.wording import no_best_text
 from tracking.errors import SweepError
 from tracking.settings import Settings, load_settings
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 
     from sweeps.report.study import Study
 
-_FILE_NAME: Final = "sweep.yaml"
 _LOG_PAGE_BYTES: Final = 1024 * 1024
 
 
@@ -153,7 +153,7 @@ class Sweep:
         view = fitting_view() if progress else None
         waits_since: float | None = None
         with self._reader() as reader:
-            for seen in looks(partial(reader.sweep, self.id), pause=deadline.pause):
+            for seen in looks(partial(reader.sweep, self.id), tell=_tell, pause=deadline.pause):
                 if view is not None:
                     now = time.monotonic()
                     waits_since = None if seen["counts"]["running"] else waits_since or now
@@ -338,7 +338,7 @@ def submit(
         submission = _from_path(Path(file).expanduser(), params, entry_point, overrides)
     settings, url = _server(server)
     with Reader(url, settings.token) as reader:
-        return Sweep(send(reader, submission, settings), url, settings.token)
+        return Sweep(send(reader, submission, settings, tell=_tell), url, settings.token)
 
 
 def sweep(ref: str = "@latest", *, server: str | None = None) -> Sweep:
@@ -385,7 +385,11 @@ def html_note(text: str) -> str:
 def _server(server: str | None) -> tuple[Settings, str]:
     settings = load_settings()
     settings = settings if server is None else replace(settings, server=server)
-    return settings, server_url(settings)
+    return settings, server_url(settings, _tell)
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - for people
 
 
 def _from_mapping(mapping: Mapping[str, Any], folder: Path, overrides: Overrides) -> Submission:
@@ -395,9 +399,12 @@ def _from_mapping(mapping: Mapping[str, Any], folder: Path, overrides: Overrides
 
 
 def _from_path(path: Path, params: Mapping[str, Any] | None, entry_point: str | None, overrides: Overrides) -> Submission:
-    file = path / _FILE_NAME if path.is_dir() else path
-    is_project = path.is_dir() and not file.exists()
-    if is_project and (entry_point is not None or find_mlproject(path) is not None):
+    if not path.exists() or (path.is_file() and is_archive(path)):
+        raise why_no_place(path)
+    file = path / FILE_NAME if path.is_dir() else path
+    if not file.exists():
+        if entry_point is None and find_mlproject(path) is None:
+            raise why_no_project(path)
         texts = {key: str(value) for key, value in (params or {}).items()}
         return load_project(path, entry_point=entry_point or "main", params=texts, overrides=overrides)
     if params is not None or entry_point is not None:

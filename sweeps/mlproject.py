@@ -16,9 +16,11 @@ from msgspec import Struct, field
 
 from sweeps.command import TemplateCommand
 from sweeps.distributions import Integers, Parameter, listed_values
+from sweeps.errors import Problem
 from sweeps.spec_source import NOWHERE, Item, Place, Source, did_you_mean, kind_of, read_text, read_yaml
 from sweeps.template import TemplateError, read_template
 from tracking.records import PYTHON_ENV_KEYS, PYTHON_VERSION, Environment
+from tracking.requirements import Unusable, resolved
 
 TYPES: Final = ("string", "float", "path", "uri", "int", "bool")
 """MLflow documents the first four; its files also say `int` and `bool`."""
@@ -297,6 +299,20 @@ def _check_python_env(project: Project, path: PurePosixPath) -> None:
         for one in item.elements or ():
             if not isinstance(one.value, str):
                 source.add(one, f"'{key}' lists requirements, not {kind_of(one.value)}")
+            else:
+                _check_requirement(source, one, file.parent)
+
+
+def _check_requirement(source: Source, item: Item, folder: Path) -> None:
+    """Note what a worker would refuse of a requirement, or of the files that it includes, each where it stands."""
+    for found in resolved(str(item.value), folder, folder):
+        if not isinstance(found, Unusable):
+            continue
+        suggestion = found.hint[:1].lower() + found.hint[1:].removesuffix(".")
+        if found.file is None:
+            source.add(item, found.message, suggestion=suggestion)
+        else:
+            source.problems.append(Problem(found.message, str(found.file), found.line, 1, len(found.text), found.text, suggestion))
 
 
 def _check_version(source: Source, item: Item) -> None:

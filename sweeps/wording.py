@@ -1,10 +1,16 @@
 """How things are said, wherever they are said: counts with their nouns, spans, times of day, lists, references."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
+_MINUTE_S: Final = 60
+_HOUR_S: Final = 3600
+_DAY_S: Final = 86400
 _UNITS: Final = (("d", 86400), ("h", 3600), ("min", 60))
+
+Tell = Callable[[str], None]
+"""Takes a sentence for people."""
 
 
 def counted(count: int, noun: str) -> str:
@@ -58,3 +64,47 @@ def listed(words: Sequence[str], most: int = 4) -> str:
     if len(words) > most:
         return f"{', '.join(words[:most])} and {len(words) - most} more"
     return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else "".join(words)
+
+
+def one_line(cell: object) -> str:
+    """A value as one printable line, `-` for none. What a trial's parameters hold is shown, never obeyed: no escape sequence reaches the terminal."""
+    text = "-" if cell is None or cell == "" else str(cell)
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+def clean(text: str) -> str:
+    """Text of others as one printable line."""
+    return one_line(text) if text else ""
+
+
+def short(value: object) -> str:
+    """A value for people: floats to five digits."""
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    return "-" if value is None else clean(str(value))
+
+
+def duration_text(seconds: float | None) -> str:
+    """`850ms`, `12s`, `4m12s`, `3h05m`, `2d04h`."""
+    if seconds is None:
+        return "-"
+    if seconds < 1:
+        return f"{seconds * 1000:.0f}ms"
+    whole = round(seconds)
+    if whole < _MINUTE_S:
+        return f"{whole}s"
+    if whole < _HOUR_S:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    if whole < _DAY_S:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
+
+
+def bytes_text(size: int) -> str:
+    """`512 B`, `2.1 kB`, `3.0 GB`."""
+    amount = float(size)
+    for unit in ("B", "kB", "MB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} GB"

@@ -124,6 +124,7 @@ class Outcome(Struct, frozen=True):
         exit_status: of the process, 0 to 255, if it exited by itself.
         signal: number of the signal that ended it, if one did.
         duration_s: wall time of the process by the worker's monotonic clock.
+        printed: names under which its output has numbers, of a success whose objective was not read from there; one of them may be meant.
     """
 
     verdict: Literal["succeeded", "failed", "stopped"]
@@ -132,6 +133,7 @@ class Outcome(Struct, frozen=True):
     exit_status: int | None = None
     signal: int | None = None
     duration_s: float | None = None
+    printed: tuple[str, ...] = ()
 
 
 class MetricPoint(Struct, frozen=True):

@@ -21,7 +21,7 @@ from worker.errors import RECORD_AWAY, EngineAway, LaunchFailed, WorkerError
 from worker.folders import lack_of_room
 from worker.output import Output
 from worker.runtimes.base import AttemptSpec, ExitReport, Handle, Runtime, StopReason, outcome_of
-from worker.surroundings import expand
+from worker.surroundings import expand, heed_wandb
 
 if TYPE_CHECKING:
     from worker.supervisor import Supervisor
@@ -34,6 +34,8 @@ _RETRY_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
 _KILLED_S: Final = 30.0
 _STOP_AGAIN_S: Final = 10.0
 """How often a stop is asked for again until the command has ended: it may have been lost, as when a container engine was away."""
+_TELL_READING_S: Final = 2.0
+"""How often to tell how far reading the output of an ended command has come; most is read sooner."""
 _BEGUN: Final = "begun"
 """Name of the file that keeps when the command was started, where its time is limited."""
 
@@ -120,6 +122,11 @@ class Work:
                 return False
             self.announced = True
             return True
+
+    @property
+    def is_superseded(self) -> bool:
+        """Whether it was stopped for being somebody else's by now: nothing of it is reported."""
+        return self._quiet
 
     @property
     def is_live(self) -> bool:
@@ -322,7 +329,8 @@ class Work:
             # What could not be noted down for lack of room is still known here.
             reason = report.stop_reason or self._stop_reason
         error_line = self.output.last_error_line() if self.output is not None and report.exit_status else ""
-        return self._blame_full_disk(claimed, outcome_of(report, stop_reason=reason, error_line=error_line))
+        outcome = self._blame_full_disk(claimed, outcome_of(report, stop_reason=reason, error_line=error_line))
+        return heed_wandb(outcome, claimed.launch, self._supervisor.surroundings.folders.path(self.run_id, claimed.attempt))
 
     def _blame_full_disk(self, claimed: ClaimedRun, outcome: Outcome) -> Outcome:
         """A command that fails where nothing can be written any more is not to blame (I6)."""
@@ -360,11 +368,22 @@ class Work:
             self._until_known(self._ship_rest)
             if self.output.note:
                 outcome = msgspec.structs.replace(outcome, detail=f"{outcome.detail} {self.output.note}".strip())
+            if outcome.verdict == "succeeded":
+                outcome = msgspec.structs.replace(outcome, printed=self.output.unasked())
         self._report(outcome)
 
     def _ship_rest(self) -> None:
-        if self.output is not None:
-            self.output.ship(self._supervisor.ingest, self._require_claimed(), is_final=True)
+        """Ship it piece by piece; of what takes long, tell how far it has come."""
+        if self.output is None:
+            return
+        claimed, supervisor = self._require_claimed(), self._supervisor
+        tell_at = time.monotonic() + _TELL_READING_S
+        while not self.output.ship(supervisor.ingest, claimed, is_final=True) and not self._quiet:
+            if time.monotonic() >= tell_at:
+                n_read, n_bytes = self.output.progress
+                progress = {"output_read_bytes": n_read, "output_bytes": n_bytes}
+                supervisor.ingest.attempts.note(self.run_id, claimed.attempt, supervisor.session_id, progress)
+                tell_at = time.monotonic() + _TELL_READING_S
 
     def _report(self, outcome: Outcome) -> None:
         claimed = self._require_claimed()

@@ -8,6 +8,7 @@ import json
 import math
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,13 +29,15 @@ PATTERN_FEED_S: Final = 5.0
 """How much processor time it may take over one look at the output (of at most 4 MiB): other attempts wait for theirs meanwhile."""
 KEY_CHARS: Final = 250
 """The longest key of a metric, as everywhere in the record."""
+PRINTED_NAMES: Final = 100
 _MAX_STEP: Final = 2**63 - 1
-_POLL_BYTES: Final = 4 * 1024 * 1024
+POLL_BYTES: Final = 4 * 1024 * 1024
+_BLOCK_BYTES: Final = 256 * 1024
+"""How much is searched at a time: other threads wait while it is, a few milliseconds at most."""
 
-_LINE_ENDS: Final = re.compile(rb"[\r\n]")
-# What a terminal acts on and does not show: colours, and what moves the cursor, erases, or sets titles and links.
+# What a terminal acts on and does not show: colours, and what moves the cursor, erases, or sets titles and links. None goes on past its line.
 _COLOURS: Final = re.compile(rb"\x1b\[[0-9:;]*m|\x1b\(B")
-_CONTROLS: Final = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]+[0-~]|[0-Z\\^-~])|[\b]+")
+_CONTROLS: Final = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)|[ -/]+[0-~]|[0-Z\\^-~])|[\b]+")
 # Nothing that goes on as a word, a version or, after a comma, as `1,234`: which number that is can't be known.
 _NUMBER: Final = r"[-+]?(?:\d+\.?\d*(?:e[-+]?\d+)?|\.\d+(?:e[-+]?\d+)?|inf(?:inity)?|nan)(?!\.?\w|,\d)"
 # `loss=0.3`, `loss: 0.3`, `'loss': 0.3`, `loss=tensor(0.3, ...)`, `'loss': np.float64(0.3)`
@@ -42,6 +45,7 @@ _FIELD: Final = r"""(?<![\w./\-])(?P<key>{keys})["']?\s*[=:]\s*(?:[a-z_][\w.]*\(
 _STEP: Final = re.compile(_FIELD.format(keys="step|global_step|epoch", number=_NUMBER), re.IGNORECASE)
 # `Epoch 3`, `epoch [3/10]`, `Step: [90/500]`, for lines that have no `step=` or `epoch=`.
 _TITLED_STEP: Final = re.compile(r"(?<![\w./\-])(?P<key>step|epoch)(?:\s{0,4}:?\s{0,4}\[\s{0,4}|\s{1,4})(?P<value>\d+)(?![\w.,]\d|\w)", re.IGNORECASE)
+_ANY_FIELD: Final = re.compile(_FIELD.format(keys=r"[a-z_][\w./\-]{0,99}", number=_NUMBER), re.IGNORECASE)
 _STEP_NAMES: Final = ("step", "global_step", "epoch")
 """Which one counts, where a line has several."""
 _JSON_DEPTH: Final = 8
@@ -94,6 +98,7 @@ class StdoutCollector:
         self._is_skipping = state.is_skipping
         self._is_given_up = state.is_given_up
         self._rest = b""
+        self._barren: set[bytes] = set()
         self._keys = frozenset(collect.keys or metric_keys)
         self._reader = _compile(collect, self._keys)
         self._n_left_out = 0
@@ -115,14 +120,8 @@ class StdoutCollector:
             return []
         self._reader.begin()
         points: list[MetricPoint] = []
-        *lines, self._rest = _LINE_ENDS.split(self._rest + data)
-        for line in lines:
-            if not self._is_skipping:
-                points += self._read(line, time_ms)
-            self._is_skipping = False
-            self.offset += len(line) + 1
-        if len(self._rest) > LINE_BYTES:
-            points += self._give_up_line(time_ms)
+        for start in range(0, len(data), _BLOCK_BYTES):
+            points += self._take(data[start : start + _BLOCK_BYTES], time_ms)
         return points
 
     def finish(self, time_ms: int) -> list[MetricPoint]:
@@ -133,27 +132,49 @@ class StdoutCollector:
         """Where this collector stands."""
         return CollectState(self.offset, dict(self._next_steps), self._is_skipping, self._is_given_up)
 
+    def _take(self, data: bytes, time_ms: int) -> list[MetricPoint]:
+        block = self._rest + data.replace(b"\r", b"\n")
+        end = block.rfind(b"\n") + 1
+        begin = block.index(b"\n") + 1 if self._is_skipping and end else 0
+        self._is_skipping = self._is_skipping and not end
+        self._rest = block[end:]
+        self.offset += end
+        points = self._read_lines(block[begin:end], time_ms)
+        if len(self._rest) > LINE_BYTES:
+            points += self._give_up_line(time_ms)
+        return points
+
     def _give_up_line(self, time_ms: int) -> list[MetricPoint]:
         """Read what there is of a line that is too long, and skip the rest of it."""
-        points = [] if self._is_skipping else self._read(self._rest, time_ms)
+        points = [] if self._is_skipping else self._read_lines(self._rest + b"\n", time_ms)
         self.offset += len(self._rest)
         self._rest = b""
         self._is_skipping = True
         return points
 
+    def _read_lines(self, block: bytes, time_ms: int) -> list[MetricPoint]:
+        """The points of whole lines, each with its end."""
+        if self._reader is None or self._is_given_up:
+            return []
+        if b"\x1b" in block or b"\b" in block:
+            # What stood on both sides of a move of the cursor is not one word.
+            block = _CONTROLS.sub(b" ", _COLOURS.sub(b"", block))
+        self._barren.clear()
+        return [point for line in self._reader.candidates(block) for point in self._read(line, time_ms)]
+
     def _read(self, line: bytes, time_ms: int) -> list[MetricPoint]:
-        if self._reader is None or self._is_given_up or not line:
+        # Lines that repeat by the million hold nothing the second time either.
+        if self._reader is None or self._is_given_up or not line or line in self._barren:
             return []
         line = line[:LINE_BYTES]
-        if b"\x1b" in line or b"\b" in line:
-            # What stood on both sides of a move of the cursor is not one word.
-            line = _CONTROLS.sub(b" ", _COLOURS.sub(b"", line))
         text = line.decode("utf-8", "replace")
         try:
             found = self._reader.read(text)
         except TimeoutError:
             self._is_given_up = True
             return []
+        if not found:
+            self._barren.add(line)
         fitting = [one for one in found if len(one[0]) <= KEY_CHARS and "\0" not in one[0]]
         self._n_left_out += len(found) - len(fitting)
         return [MetricPoint(key, value, self._step(key, step), time_ms) for key, value, step in fitting]
@@ -176,9 +197,22 @@ class _FieldReader:
         names = "|".join(re.escape(key) for key in sorted(keys, key=len, reverse=True))
         self._keys = keys
         self._field = re.compile(_FIELD.format(keys=f"(?-i:{names})", number=_NUMBER), re.IGNORECASE)
+        # Without these no line holds a metric. JSON may have a key by its path, whose last part stands there, or with escapes. U+FFFD
+        # stands for any bytes that are no UTF-8. After the key comes a quote, a space of whatever alphabet, or a sign.
+        ends = sorted({re.escape(re.split("[./\ufffd]", key)[-1].encode("utf-8", "surrogatepass")) for key in keys})
+        signs = rb"(?:" + b"|".join(ends) + rb""")["']?[\x00-\x20=:\x80-\xff]"""
+        self._signs, self._signs_or_escape = re.compile(signs), re.compile(rb"\\|" + signs)
 
     def begin(self) -> None:
         """It has no limit to keep."""
+
+    def candidates(self, block: bytes) -> Iterator[bytes]:
+        """The lines of a block that may hold a metric: it is searched as a whole, since most hold none."""
+        search = (self._signs_or_escape if b"\\" in block else self._signs).search
+        at = 0
+        while (sign := search(block, at)) is not None:
+            start, at = block.rfind(b"\n", at, sign.start()) + 1 or at, block.index(b"\n", sign.start()) + 1
+            yield block[start : at - 1]
 
     def read(self, text: str) -> list[Found]:
         fields = _json_fields(text)
@@ -187,7 +221,7 @@ class _FieldReader:
             values = {match["key"]: float(match["value"]) for match in self._field.finditer(text)} | values
         if not values:
             return []
-        steps = (_parse_step((fields or {}).get(name)) for name in _STEP_NAMES)
+        steps = (_parse_step(fields.get(name)) for name in _STEP_NAMES) if fields else ()
         step = next((step for step in steps if step is not None), None)
         step = _named_step(text) if step is None else step
         return [(key, value, step) for key, value in values.items()]
@@ -212,6 +246,10 @@ class _PatternReader:
     def begin(self) -> None:
         """Give it new time."""
         self._until = time.thread_time() + PATTERN_FEED_S
+
+    def candidates(self, block: bytes) -> list[bytes]:
+        """The lines of a block; only the pattern knows which hold something."""
+        return block.split(b"\n")
 
     def read(self, text: str) -> list[Found]:
         """What a line holds.
@@ -242,6 +280,10 @@ class _PatternsReader:
     def begin(self) -> None:
         """Give all of them together new time."""
         self._until = time.thread_time() + PATTERN_FEED_S
+
+    def candidates(self, block: bytes) -> list[bytes]:
+        """See `_PatternReader`."""
+        return block.split(b"\n")
 
     def read(self, text: str) -> list[Found]:
         """What a line holds, by all patterns.
@@ -346,6 +388,16 @@ def _parse_number(text: object) -> float | None:
         return None
 
 
+def printed_names(data: bytes) -> tuple[str, ...]:
+    """Under which names an output has numbers, whether or not anybody asked for them: the last `PRINTED_NAMES`, the latest last."""
+    names: dict[str, None] = {}
+    for line in _CONTROLS.sub(b" ", _COLOURS.sub(b"", data)).replace(b"\r", b"\n").split(b"\n"):
+        for match in _ANY_FIELD.finditer(line.decode("utf-8", "replace")):
+            names.pop(match["key"], None)
+            names[match["key"]] = None
+    return tuple(names)[-PRINTED_NAMES:]
+
+
 class MetricTail:
     """Feeds a collector from an attempt's output file; made for one thread."""
 
@@ -353,6 +405,16 @@ class MetricTail:
         self._path = path
         self._collector = collector
         self._offset = collector.offset
+
+    @property
+    def n_read_bytes(self) -> int:
+        """How much of the file has been read."""
+        return self._offset
+
+    @property
+    def n_left_bytes(self) -> int:
+        """How much of it has not."""
+        return self._path.stat().st_size - self._offset if self._path.exists() else 0
 
     def poll(self, time_ms: int) -> list[MetricPoint]:
         """The points of what is new, of at most 4 MiB at a time."""
@@ -366,6 +428,6 @@ class MetricTail:
         return points + self._collector.finish(time_ms)
 
     def _next(self) -> bytes:
-        data = read_from(self._path, self._offset, _POLL_BYTES)
+        data = read_from(self._path, self._offset, POLL_BYTES)
         self._offset += len(data)
         return data

@@ -91,19 +91,7 @@ class AttemptFolders:
 
     def remove(self, run_id: str, attempt: int) -> None:
         """Remove an attempt's folder, if it exists, and its run's once that is empty."""
-        folder = self.path(run_id, attempt)
-        try:
-            shutil.rmtree(folder)
-        except FileNotFoundError:
-            # Removed already; nothing else takes files from here.
-            if folder.exists():
-                raise
-        except PermissionError:
-            _unlock(folder)
-            shutil.rmtree(folder)
-        # Not while another attempt of the run has its folder there.
-        with suppress(OSError):
-            folder.parent.rmdir()
+        remove_attempt(self.path(run_id, attempt))
 
     @contextmanager
     def _unpacked(self, digest: str, called_off: threading.Event) -> Iterator[Path]:
@@ -181,9 +169,35 @@ def locked(path: Path, called_off: threading.Event) -> Iterator[None]:
 def attempt_folders(runs: Path) -> Iterator[tuple[AttemptKey, Path]]:
     """Every attempt that has a folder in `runs`. Folders come and go meanwhile: `Path.glob` would stumble over one that does."""
     for run in _entries(runs):
-        for folder in _entries(run):
-            if folder.name.isdigit():
-                yield (run.name, int(folder.name)), folder
+        yield from attempts_of(run)
+
+
+def attempts_of(run: Path) -> Iterator[tuple[AttemptKey, Path]]:
+    """Every attempt that has a folder in that of its run."""
+    for folder in _entries(run):
+        if folder.name.isdigit():
+            yield (run.name, int(folder.name)), folder
+
+
+def other_runs(runs: Path) -> list[Path]:
+    """The folders like `runs` of a home's other workers, `HOME/workers/NAME/runs`."""
+    return [other for other in runs.parent.parent.glob(f"*/{runs.name}") if other != runs]
+
+
+def remove_attempt(folder: Path) -> None:
+    """Remove the folder of an attempt, if it exists, and its run's once that is empty."""
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        # Removed already; nothing else takes files from here.
+        if folder.exists():
+            raise
+    except PermissionError:
+        _unlock(folder)
+        shutil.rmtree(folder)
+    # Not while another attempt of the run has its folder there.
+    with suppress(OSError):
+        folder.parent.rmdir()
 
 
 def _entries(folder: Path) -> list[Path]:

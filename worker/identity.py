@@ -13,6 +13,8 @@ from tracking.ids import new_uuid
 from worker.errors import WorkerError
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][\w.\-]{0,63}")
+_HOME_FILE: Final = "home.id"
+_HOME_ID: Final = re.compile(r"[0-9a-f-]{36}")
 
 
 class StateFolderTaken(WorkerError):
@@ -31,6 +33,7 @@ class StateFolder:
     Attributes:
         path: `HOME/workers/NAME`, private.
         worker_id: a UUID that stays with the folder.
+        home_id: one that stays with the home, the same for all workers of it, whatever their names.
     """
 
     def __init__(self, home: Path, name: str) -> None:
@@ -52,13 +55,14 @@ class StateFolder:
             raise StateFolderTaken(f"Another worker already runs from {self.path}.") from None
         try:
             self.worker_id = self._read_or_make()
+            self.home_id = _home_id(self.path.parent / _HOME_FILE)
         except BaseException:
             self._lock.close()
             raise
 
     def others(self) -> list[Path]:
         """The state folders of the home's other workers that nobody holds now."""
-        return [path for path in self.path.parent.iterdir() if path != self.path and not _is_held(path)]
+        return [path for path in self.path.parent.iterdir() if path.is_dir() and path != self.path and not _is_held(path)]
 
     def close(self) -> None:
         """Let others have it."""
@@ -79,6 +83,22 @@ class StateFolder:
             return identity.worker_id
         except msgspec.DecodeError:
             raise WorkerError(f"{file} is damaged.", hint="Remove it; the worker then begins a new life under a new id.") from None
+
+
+def _home_id(file: Path) -> str:
+    """Whose home it is. One that was torn by a crash is made anew: no more is lost by that than what an earlier worker has left there."""
+    with file.open("a+", encoding="ascii", errors="replace") as held:
+        # Several workers may be started at a time.
+        fcntl.flock(held, fcntl.LOCK_EX)
+        held.seek(0)
+        home_id = held.read()
+        if not _HOME_ID.fullmatch(home_id):
+            home_id = new_uuid()
+            held.truncate(0)
+            held.write(home_id)
+            held.flush()
+            os.fsync(held.fileno())
+    return home_id
 
 
 def _is_held(path: Path) -> bool:

@@ -112,7 +112,7 @@ def _point_out_others(identity: StateFolder) -> None:
 def _assemble(settings: Settings, options: WorkerOptions, identity: StateFolder, name: str, store: Store) -> Supervisor:
     surroundings = Surroundings(settings, identity.path)
     runtimes: dict[str, Runtime] = {"process": ProcessRuntime(surroundings.folders.runs)}
-    connect_engine = partial(DockerRuntime, identity.worker_id)
+    connect_engine = partial(DockerRuntime, identity.worker_id, identity.home_id)
     if engine_answers():
         # It may go away this very moment; a machine without one serves process runs only, and says so below.
         with contextlib.suppress(EngineAway):

@@ -15,11 +15,13 @@ from msgspec import Struct
 from tracking.errors import InvalidValue
 from tracking.records import ClaimedRun, Launch, LogChunk, MetricPoint
 from tracking.store import Fence, Store
-from worker.collect import CollectState, MetricTail, StdoutCollector
+from worker.collect import POLL_BYTES, CollectState, MetricTail, StdoutCollector, printed_names
 from worker.logs import FollowState, OutputFollower, last_error_line, read_from
 from worker.runtimes.base import STDOUT
 
 _STATE = "output.json"
+_LAST_BYTES = 64 * 1024
+"""How much of an output is looked at for a metric that was printed under another name."""
 
 _log = logging.getLogger(__name__)
 
@@ -47,10 +49,11 @@ class Output:
         Raises:
             BadPattern: `collect` holds a pattern that can't be used.
         """
-        state = state or _State()
+        self._state = state = state or _State()
         self._folder = folder
         self._follower = OutputFollower(folder, max_bytes, state.follow)
         self._collector = StdoutCollector(launch.collect, launch.metric_keys, state.collect)
+        self._wanted = frozenset(launch.metric_keys) if launch.collect.stdout else frozenset()
         self._chunks: list[LogChunk] = []
         self._points: list[MetricPoint] = self._read_again(state)
         self._tail = MetricTail(folder / STDOUT, self._collector)
@@ -75,8 +78,13 @@ class Output:
             state = _State()
         return cls(folder, launch, max_bytes, state)
 
-    def ship(self, store: Store, claimed: ClaimedRun, *, is_final: bool) -> None:
-        """Send what is new to the record; of an ended attempt all the rest.
+    @property
+    def progress(self) -> tuple[int, int]:
+        """How many bytes of its standard output have been read for metrics, and how many there are."""
+        return self._tail.n_read_bytes, self._tail.n_read_bytes + self._tail.n_left_bytes
+
+    def ship(self, store: Store, claimed: ClaimedRun, *, is_final: bool) -> bool:
+        """Send what is new to the record, of at most 4 MiB at a time; whether that was all that an ended attempt has printed.
 
         Raises:
             DatabaseAway: try again later, nothing is lost.
@@ -84,32 +92,39 @@ class Output:
         """
         with self._lock:
             if self._is_whole:
-                return
+                return True
             # While something waits to be committed nothing more is read: memory stays bounded.
             self._send(store, claimed)
             if not self._is_read:
-                self._read(is_final=is_final)
+                is_last = is_final and self._tail.n_left_bytes <= POLL_BYTES
+                self._read(is_last=is_last)
                 if self._collector.note:
                     self._say(claimed, self._collector.note)
-                self._is_read = is_final
+                self._is_read = is_last
                 self._send(store, claimed)
             self._is_whole = self._is_read
+            return self._is_whole
 
     def last_error_line(self) -> str:
         """The last line of its error output that says something."""
         return last_error_line(self._folder)
 
+    def unasked(self) -> tuple[str, ...]:
+        """Names under which its last lines have numbers, should a metric that is wanted not have been read from it."""
+        if self._wanted <= self._collector.state().next_steps.keys():
+            return ()
+        path = self._folder / STDOUT
+        return printed_names(read_from(path, max(0, path.stat().st_size - _LAST_BYTES), _LAST_BYTES) if path.exists() else b"")
+
     def _send(self, store: Store, claimed: ClaimedRun) -> None:
-        if not self._chunks and not self._points:
-            return
         if self._chunks:
             store.logs.append(claimed.run_id, claimed.attempt, self._chunks)
             self._chunks = []
         if self._points:
             self._send_points(store, claimed)
             self._points = []
-        if not self._is_read:
-            self._save(_State(self._follower.state(), self._collector.state()))
+        if not self._is_read and (state := _State(self._follower.state(), self._collector.state())) != self._state:
+            self._save(state)
 
     def _send_points(self, store: Store, claimed: ClaimedRun) -> None:
         """Send all points that the record takes; one that it does not take must not keep back the others, nor the logs."""
@@ -133,10 +148,10 @@ class Output:
             self._has_said = True
             _log.warning("Run %s: metric values in its output are left out: %s", claimed.run_id, problem)
 
-    def _read(self, *, is_final: bool) -> None:
+    def _read(self, *, is_last: bool) -> None:
         now_ms = time.time_ns() // 1_000_000
         follow, collect = self._follower.state(), self._collector.state()
-        if is_final:
+        if is_last:
             self._chunks, self._points = self._follower.finish(), self._tail.finish(now_ms)
         else:
             self._chunks, self._points = self._follower.poll(), self._tail.poll(now_ms)
@@ -153,6 +168,7 @@ class Output:
         return self._collector.feed(data if len(data) == wanted else data + b"\n", state.time_ms)
 
     def _save(self, state: _State) -> None:
+        self._state = state
         fresh = self._folder / f"{_STATE}.new"
         # A full disk costs no more than pieces sent again after a restart.
         with contextlib.suppress(OSError):

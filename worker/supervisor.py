@@ -8,7 +8,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Final, cast
 
 import msgspec
@@ -23,6 +23,7 @@ from tracking.store import Store
 from worker.attempt import Work
 from worker.celery_app import Released, RunFailed, Window
 from worker.errors import RECORD_AWAY, Displaced, EngineAway, WorkerError
+from worker.folders import attempt_folders, other_runs, remove_attempt
 from worker.runtimes.base import AttemptKey, Runtime
 from worker.runtimes.process import is_alive
 from worker.slots import Slots
@@ -290,16 +291,28 @@ class Supervisor:
             try:
                 for run_id, attempt in runtime.sweep_orphans(held):
                     _log.warning("Ended attempt %d of run %s, which was no longer ours.", attempt, run_id)
+                for run_id, attempt in runtime.sweep_home(self._abandoned):
+                    _log.warning("Ended attempt %d of run %s, which another worker of this home had left and the record has given up.", attempt, run_id)
             except WorkerError as error:
                 _log.warning("What this worker no longer owns could not be looked for: %s", error)
         folders = self.surroundings.folders
-        for key, folder in list(folders.attempts()):
-            if key in held or is_alive(folder):
+        others = {key: folder for runs in other_runs(folders.runs) for key, folder in attempt_folders(runs)}
+        over = self._abandoned(list(others)) if others else ()
+        left = [(key, folder) for key, folder in folders.attempts() if key not in held]
+        for key, folder in left + [(key, folder) for key, folder in others.items() if key in over]:
+            if is_alive(folder):
                 continue
             try:
-                folders.remove(*key)
+                remove_attempt(folder)
             except OSError as error:
                 _log.warning("The folder of attempt %d of run %s can't be removed: %s", key[1], key[0], error)
+
+    def _abandoned(self, keys: Sequence[AttemptKey]) -> Container[AttemptKey]:
+        try:
+            return self.ingest.attempts.abandoned(keys)
+        except RECORD_AWAY as error:
+            self._note_away(error)
+            return ()
 
     def _reachable_runtimes(self) -> list[Runtime]:
         # A machine that never had an engine has nothing to look for there; one whose engine is back has.
@@ -373,9 +386,11 @@ class Supervisor:
 
     def _maybe_superseded(self, work: Work) -> None:
         # The answer may be older than a claim that has just been committed; attempts past that are judged by the fence.
-        if work.claimed_at is not None and time.monotonic() - work.claimed_at > self.settings.renew_s:
-            _log.warning("Run %s is no longer ours: stopping it.", work.run_id)
-            work.stop("superseded")
+        if work.is_superseded or work.claimed_at is None or time.monotonic() - work.claimed_at <= self.settings.renew_s:
+            return
+        _log.warning("Run %s is no longer ours: stopping it.", work.run_id)
+        # Once: its own thread asks again until the command has ended.
+        work.stop("superseded")
 
     def _report_strangers(self, unknown: set[tuple[str, int]]) -> None:
         """Attempts that the record thinks run here and of which we know nothing, twice in a row: they do not."""

@@ -13,15 +13,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 import tracking.client
 from tracking.nesting import nest
-from tracking.records import ClaimedRun, Launch
+from tracking.records import ClaimedRun, Launch, Outcome
 from tracking.settings import Settings
+from tracking.states import Cause
 from worker.environments.uv import UvEnvironments
 from worker.errands import CalledOff, keep_trying
 from worker.errors import CodeBroken, EnvironmentBroken, LaunchFailed, SnapshotAway
 from worker.folders import AttemptFolders
-from worker.runtimes.base import WORK, Mount
+from worker.logs import read_from
+from worker.runtimes.base import WORK, WORK_TARGET, Mount
 from worker.runtimes.process import trial_environment
 
 CLIENT_FOLDER: Final = Path(tracking.client.__file__).parent
@@ -32,6 +36,8 @@ ARGS_FILE: Final = "args.json"
 """Holds them as the command's arguments have them: nested as in the sweep file."""
 WANDB_FILE: Final = "wandb.yaml"
 """Holds them as W&B's agent writes them for its client."""
+WANDB_EXIT_FILE: Final = ".wandb-exit"
+"""In the working folder: written by our stand-in for `wandb` if the script ends its run there as a failed one."""
 _FILES: Final = (PARAMS_FILE, ARGS_FILE, WANDB_FILE)
 _IN_CONTAINER: Final = "/opt/sweep"
 _IN_CONTAINER_CLIENT: Final = f"{_IN_CONTAINER}/client"
@@ -94,6 +100,8 @@ class Surroundings:
         files = _IN_CONTAINER if in_container else str(folder)
         client = _IN_CONTAINER_CLIENT if in_container else str(CLIENT_FOLDER)
         additions = trial_variables(claimed, token=token, server=self._server, files_folder=files, client_folder=client)
+        if claimed.launch.compat == "wandb":
+            additions |= {"SWEEP_WANDB_EXIT_FILE": f"{WORK_TARGET if in_container else folder / WORK}/{WANDB_EXIT_FILE}"}
         if in_container:
             return {**additions, "PYTHONUNBUFFERED": "1"}
         return trial_environment(os.environ, additions, env_bin)
@@ -187,6 +195,21 @@ def trial_variables(claimed: ClaimedRun, *, token: str, server: str, files_folde
         variables["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, claimed.gpu_ids))
     # Ours win: a trial that is told of another run would report to that one.
     return {**claimed.launch.env, **variables, "PYTHONPATH": f"{our_path}:{own_path}" if own_path else our_path}
+
+
+def heed_wandb(outcome: Outcome, launch: Launch, folder: Path) -> Outcome:
+    """A script that has told W&B that it failed has failed, although its process exits with 0."""
+    path = folder / WORK / WANDB_EXIT_FILE
+    if outcome.verdict != "succeeded" or launch.compat != "wandb" or not path.is_file():
+        return outcome
+    try:
+        text = read_from(path, 0, 300).decode("utf-8", "replace")
+    except PermissionError:  # a container's own user wrote it: that it is there says enough
+        text = ""
+    code, _, why = text.partition(" ")
+    exit_status = (int(code) & 0xFF if code.isdecimal() else 0) or 1
+    detail = f"{why or 'the script ended its wandb run as a failed one'} (its process exited with 0)"
+    return msgspec.structs.replace(outcome, verdict="failed", cause=Cause.EXIT_STATUS, exit_status=exit_status, detail=detail)
 
 
 def _copy_anew(source: str, target: str) -> None:

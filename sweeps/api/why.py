@@ -3,31 +3,47 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
+import msgspec
+
 from sweeps.api.present import trials_asked
 from sweeps.api.waits import Reason, Scene, Wish, back_off, is_silent, lost_at, no_scheduler, silence, why_not_claimed, why_not_placed
+from sweeps.spec_config import SweepConfig
 from sweeps.wording import clock_text, counted, listed, since_text, span_text, until_text
-from tracking.records import Event, Run, Sweep, SweepCounts
+from tracking.records import Event, Run, Sweep, SweepCounts, Trial
 from tracking.states import FINAL_RUN_STATES, FINAL_SWEEP_STATES, MACHINERY_CAUSES, Cause, RunState, SweepState
 from tracking.store.attempts import Attempt
 from tracking.store.why import Progress, Standing
 
 
-def why_sweep(sweep: Sweep, counts: SweepCounts, progress: Progress, failures: Mapping[str, int], events: Sequence[Event], scene: Scene) -> list[Reason]:
+def why_sweep(
+    sweep: Sweep,
+    counts: SweepCounts,
+    progress: Progress,
+    failures: Mapping[str, int],
+    events: Sequence[Event],
+    scene: Scene,
+    *,
+    last_failed: Trial | None = None,
+    best: Trial | None = None,
+) -> list[Reason]:
     """Reasons for the state of a sweep.
 
     Args:
         failures: of its trials, by cause.
         events: its history; of each trial's, what is out of the ordinary.
+        last_failed: the failed trial with the highest number.
+        best: its best trial.
     """
     if sweep.state in FINAL_SWEEP_STATES:
-        return [Reason(_ended("The sweep", sweep.state, sweep.cause, sweep.detail)), *_still_running(progress, scene), *_failures(failures, events)]
+        ended = Reason(_ended("The sweep", sweep.state, sweep.cause, sweep.detail))
+        return [ended, *_enough(sweep, counts, best), *_still_running(progress, scene), *_failures(failures, last_failed)]
     reasons = [*_course(sweep, counts, events, scene), *_running_now(progress, scene), *no_scheduler(scene)]
     if progress.n_ready and sweep.state != SweepState.PAUSED:
         reasons += why_not_placed(_wish(sweep), scene)
     reasons += _between(progress, scene)
     if sweep.state == SweepState.ACTIVE and not progress.n_ready + progress.n_backing_off + progress.n_placed:
-        reasons += _search(sweep, counts, progress)
-    return [*reasons, *_failures(failures, events)]
+        reasons += _enough(sweep, counts, best) or _search(sweep, counts, progress)
+    return [*reasons, *_failures(failures, last_failed)]
 
 
 def why_run(
@@ -145,13 +161,30 @@ def _search(sweep: Sweep, counts: SweepCounts, progress: Progress) -> list[Reaso
     return [Reason(f"The scheduler has yet to propose the next trial{left}: check that `sweep scheduler` runs.", "scheduler")]
 
 
-def _failures(failures: Mapping[str, int], events: Sequence[Event]) -> list[Reason]:
+def _enough(sweep: Sweep, counts: SweepCounts, best: Trial | None) -> list[Reason]:
+    """That a trial is as good as the file asks, and so the rest is not tried; nothing where all were, or somebody ended it."""
+    asked = trials_asked(sweep.config)
+    if best is None or sweep.cause not in (None, Cause.COMPLETED) or (asked is not None and counts.total >= asked):
+        return []
+    try:
+        metric = SweepConfig.from_builtins(dict(sweep.config)).metric
+    except msgspec.ValidationError:  # written by a newer release
+        return []
+    if metric is None or not metric.is_reached(best.value):
+        return []
+    left = "" if asked is None else f" ({counts.total} of {asked} proposed)"
+    text = f"metric.target ({metric.target:g}) is reached: trial {best.number} has {metric.name} {best.value:g}. No further trial is proposed{left}."
+    if sweep.state in FINAL_SWEEP_STATES:
+        return [Reason(text)]
+    return [Reason(text, "trials") if counts.open else Reason(text, "scheduler")]
+
+
+def _failures(failures: Mapping[str, int], last: Trial | None) -> list[Reason]:
     total = sum(failures.values())
     if not total:
         return []
-    last = next((e for e in reversed(events) if e.subject == "trial" and e.to_state == "failed"), None)
     by = listed([f"{n} by {cause}" for cause, n in failures.items()])
-    told = f"; the last one, trial {last.trial_number}: {last.cause or 'unknown'}{_told(last.detail)}" if last else ""
+    told = f"; the last one, trial {last.number}: {last.cause or 'unknown'}{_told(last.detail)}" if last else ""
     return [Reason(f"{counted(total, 'trial')} failed ({by}){told}.")]
 
 
@@ -174,6 +207,9 @@ def _running(run: Run, sweep: Sweep | None, standing: Standing, attempt: Attempt
     if asked is not None:
         found.append(_asked_to_stop(asked, scene))
     on = f"on {standing.worker_name or 'a worker'}"
+    if attempt is not None and (n_bytes := attempt.info.get("output_bytes")):
+        text = f"Attempt {run.attempt} {on} has ended; its output is being read for metrics: "
+        return [*found, Reason(f"{text}{_mb(attempt.info.get('output_read_bytes', 0))} of {_mb(n_bytes)} MB.", "output")]
     started_at = attempt.started_at if attempt is not None else run.started_at
     if started_at is None and attempt is not None:
         text = f"Attempt {run.attempt} is being prepared {on} {since_text(attempt.claimed_at, scene.now)}: its code and environment, then its command."
@@ -186,6 +222,10 @@ def _running(run: Run, sweep: Sweep | None, standing: Standing, attempt: Attempt
     # What nobody hears of may have ended long ago.
     verb = "ran when last heard of" if is_silent(standing, scene.now) else "runs"
     return [*found, Reason(f"Attempt {run.attempt} {verb} {on} {since_text(started_at, scene.now)}{until}.")]
+
+
+def _mb(n_bytes: int) -> str:
+    return f"{n_bytes / 1e6:.0f}"
 
 
 def _asked_to_stop(asked: Event, scene: Scene) -> Reason:

@@ -17,6 +17,7 @@ from tracking import embedded
 from tracking.errors import DatabaseAway, NotFound
 from tracking.records import Event, Resources, Run, Sweep
 from tracking.settings import Settings
+from tracking.states import TrialState
 
 routes = Routes("workers")
 
@@ -128,7 +129,11 @@ def _of_sweep(services: Services, sweep: Sweep) -> tuple[list[Reason], Sequence[
     store, sweep_id = services.store, sweep.sweep_id
     counts, progress, failures = store.sweeps.counts(sweep_id), store.why.progress(sweep_id), store.why.failures(sweep_id)
     events = store.why.sweep_events(sweep_id)
-    return why_sweep(sweep, counts, progress, failures, events, _scene(services)), events
+    # As `status` has it: the last by number, which the history of a large sweep need not reach back to.
+    n_failed = sum(failures.values())
+    last_failed = next(iter(store.trials.list(sweep_id, states=(TrialState.FAILED,), limit=1, offset=n_failed - 1)), None) if n_failed else None
+    best = next(iter(store.trials.best(sweep_id)), None)
+    return why_sweep(sweep, counts, progress, failures, events, _scene(services), last_failed=last_failed, best=best), events
 
 
 def _why_run(services: Services, run: Run) -> WhyAnswer:

@@ -5,8 +5,8 @@ import click
 from sweeps.cli.completion import complete_sweeps, complete_sweeps_and_runs
 from sweeps.cli.connection import connected
 from sweeps.cli.steer import run_named
-from sweeps.cli.terminal import clean, json_option, print_json, program, say
-from sweeps.wording import counted
+from sweeps.cli.terminal import json_option, print_json, program, say
+from sweeps.wording import clean, counted
 from tracking.errors import NotNow
 
 

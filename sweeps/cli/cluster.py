@@ -9,13 +9,14 @@ from dataclasses import replace
 from typing import Any, Final
 
 import click
+from click.shell_completion import CompletionItem
 
 from sweeps.api.shapes import SCHEMA, SweepSummary, WorkerAnswer, WorkerEntry
 from sweeps.cli.completion import complete_workers
 from sweeps.cli.connection import connected
-from sweeps.cli.terminal import as_called, bytes_text, clean, confirm, json_option, print_json, print_table, say, yes_option
+from sweeps.cli.terminal import as_called, confirm, json_option, print_json, print_table, say, yes_option
 from sweeps.client import Client, MissingOnServer, ServerAway, ServerError
-from sweeps.wording import counted
+from sweeps.wording import bytes_text, clean, counted
 from tracking.errors import SettingError
 from tracking.settings import Settings, load_settings
 
@@ -199,11 +200,20 @@ class _WorkerGroup(click.Group):
     """`sweep worker ...` without a known verb means `sweep worker start ...`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put `start` before options that are not the group's own."""
+        """Put `start` before options that are not the group's own; the Tab key looks at what is there."""
+        if not args and ctx.resilient_parsing:
+            return super().parse_args(ctx, args)
         at = next((index for index, word in enumerate(args) if word not in ("-q", "--quiet")), len(args))
         if at == len(args) or (args[at] not in self.commands and args[at] not in ("-h", "--help")):
             args = [*args[:at], "start", *args[at:]]
         return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        """Its verbs; or options, with those of `start`."""
+        found = super().shell_complete(ctx, incomplete)
+        known = {item.value for item in found}
+        start = self.commands["start"].shell_complete(ctx, incomplete) if incomplete.startswith("-") else []
+        return [*found, *(item for item in start if item.value not in known)]
 
 
 @click.group(cls=_WorkerGroup)

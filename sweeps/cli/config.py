@@ -10,7 +10,8 @@ from urllib.parse import urlsplit, urlunsplit
 import click
 
 from sweeps.api.shapes import SCHEMA
-from sweeps.cli.terminal import clean, is_terminal, json_option, print_json, print_table
+from sweeps.cli.terminal import is_terminal, json_option, print_json, print_table
+from sweeps.wording import clean
 from tracking.settings import PREFIX, Settings, load_settings
 
 _HIDDEN: Final = "***"

@@ -10,22 +10,32 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from http import HTTPStatus
+from http.client import HTTPException
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, Literal
+from urllib.error import HTTPError
+from urllib.parse import urlsplit, urlunsplit
+from urllib.request import ProxyHandler, build_opener
 
 import click
 
+from sweeps.address import running_url
 from sweeps.api.shapes import SCHEMA
 from sweeps.cli.cluster import queue_rows
-from sweeps.cli.terminal import as_called, clean, has_colour, json_option, print_json
+from sweeps.cli.config import without_secrets
+from sweeps.cli.terminal import as_called, has_colour, json_option, print_json
 from sweeps.client import Client
+from sweeps.wording import clean
 from tracking.errors import SweepError
 from tracking.settings import Settings, load_settings
 
 Verdict = Literal["OK", "WARN", "FAIL"]
 _COLOURS: Final = {"OK": "green", "WARN": "yellow", "FAIL": "red"}
 _SKEW_S: Final = 5.0
+_FLOWER_S: Final = 2.0
+_LOCKED: Final = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 _LOW_DISK_BYTES: Final = 1024**3
 
 
@@ -72,6 +82,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield check_uv()
     yield check_docker()
     yield _told("broker", lambda: check_broker(settings))
+    if settings.flower_url:
+        yield check_flower(settings.flower_url)
     yield from _check_database(settings)
     yield from _check_server(settings)
 
@@ -188,7 +200,7 @@ def check_database(url: str, where: str = "") -> Iterator[Finding]:
 
 
 def _check_server(settings: Settings) -> Iterator[Finding]:
-    url = settings.server or _local_url(settings)
+    url = running_url(settings)
     if not url:
         yield Finding("server", "OK", "no cluster runs on this machine; the first command starts it")
         return
@@ -196,15 +208,13 @@ def _check_server(settings: Settings) -> Iterator[Finding]:
         with Client(url, settings.token, timeout_s=5) as client:
             yield from check_server(client)
             yield from check_workers(client)
+            flower_url = client.server()["flower_url"]
     except SweepError as error:
         yield _failed("server", error)
-
-
-def _local_url(settings: Settings) -> str | None:
-    from sweeps.local import cluster_status
-
-    status = cluster_status(settings)
-    return status.url if status.is_running else None
+    else:
+        # What the server links to; our own setting was looked at before.
+        if flower_url and flower_url != settings.flower_url:
+            yield check_flower(flower_url)
 
 
 def check_server(client: Client, now: Callable[[], float] = time.time) -> Iterator[Finding]:
@@ -231,6 +241,31 @@ def check_server(client: Client, now: Callable[[], float] = time.time) -> Iterat
         yield Finding("artifacts", "FAIL", server["artifacts_problem"], "Create it, or set the server's SWEEP_ARTIFACT_ROOT.")
     else:
         yield Finding("artifacts", "OK", server["artifact_root"])
+
+
+def check_flower(url: str) -> Finding:
+    """Whether Flower answers where links to it lead."""
+    try:
+        shown, parts = without_secrets("flower_url", url), urlsplit(url)
+        is_address = parts.scheme in {"http", "https"} and bool(parts.hostname)
+    except ValueError:
+        is_address = False
+    if not is_address:
+        return Finding("flower", "WARN", "SWEEP_FLOWER_URL, here or at the server, is no address of a page", "Write it as in http://host:5555.")
+    # Who may look is not asked here: the check needs no login.
+    asked = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], path=f"{parts.path.rstrip('/')}/healthcheck", query="", fragment=""))
+    try:
+        with build_opener(ProxyHandler({})).open(asked, timeout=_FLOWER_S) as answer:
+            is_flower, told = answer.read(3).strip() == b"OK", "something else"
+    except HTTPError as error:
+        # Before it may stand somebody who asks for a name.
+        is_flower, told = error.code in _LOCKED, f"status {error.code}"
+    except (OSError, HTTPException, ValueError) as error:
+        lack = f"{shown} does not answer: {getattr(error, 'reason', None) or error}"
+        return Finding("flower", "WARN", lack, "`sweep flower` starts it; or correct SWEEP_FLOWER_URL. Only what links there is affected.")
+    if is_flower:
+        return Finding("flower", "OK", shown)
+    return Finding("flower", "WARN", f"{shown} answers, but not as Flower does: {told}", "Correct SWEEP_FLOWER_URL. Only what links there is affected.")
 
 
 def check_workers(client: Client) -> Iterator[Finding]:

@@ -7,12 +7,12 @@ from typing import Final
 
 import click
 
-from sweeps.cli.connection import server_url
+from sweeps.address import server_url
 from sweeps.cli.files import written
 from sweeps.cli.look import sweep_argument
-from sweeps.cli.picture import FINAL_STATES
 from sweeps.cli.terminal import say
 from sweeps.report.reader import Outcome, Reader
+from sweeps.standing import FINAL_STATES
 from sweeps.wording import counted, listed
 from tracking.settings import load_settings
 
@@ -37,7 +37,7 @@ def export(sweep: str, *, form: str | None, out: str | None, force: bool) -> int
     out = None if out in _STDOUT else out
     _check_place(form, out, force=force)
     settings = load_settings()
-    with Reader(server_url(settings), settings.token) as reader:
+    with Reader(server_url(settings, say), settings.token) as reader:
         outcome = reader.outcome(sweep)
         if form == "optuna" and out is not None:
             _write_study(reader, outcome, out)

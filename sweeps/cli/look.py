@@ -12,24 +12,13 @@ import click
 from sweeps.api.shapes import BestAnswer, LogAnswer, RunAnswer, SweepAnswer, SweepSummary, TrialAnswer, TrialList
 from sweeps.cli.completion import complete_runs, complete_sweeps, complete_sweeps_and_runs
 from sweeps.cli.connection import connected
-from sweeps.cli.follow import EXIT_INTERRUPTED, EXIT_NO_SUCCESS, POLL_S, last_failures, waiting_notes
-from sweeps.cli.picture import FINAL_STATES, failure_lines, has_settled, progress_text, status_lines
-from sweeps.cli.terminal import (
-    as_called,
-    clean,
-    duration_text,
-    has_colour,
-    is_terminal,
-    json_option,
-    params_text,
-    print_json,
-    print_table,
-    say,
-    short,
-    watch_option,
-)
+from sweeps.cli.follow import EXIT_INTERRUPTED, EXIT_NO_SUCCESS, last_failures
+from sweeps.cli.picture import failure_lines, status_lines
+from sweeps.cli.terminal import as_called, has_colour, is_terminal, json_option, params_text, print_json, print_table, say, watch_option
 from sweeps.client import Client, MissingOnServer
-from sweeps.wording import listed, no_best_text
+from sweeps.looks import POLL_S, waiting_notes
+from sweeps.standing import FINAL_STATES, has_settled, progress_text
+from sweeps.wording import clean, duration_text, listed, no_best_text, short
 from tracking.errors import InvalidValue
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -113,7 +102,7 @@ def status(sweep: str, *, watch: bool, as_json: bool) -> int:
 def _print_status(client: Client, answer: SweepAnswer) -> None:
     size = shutil.get_terminal_size((100, 24))
     columns = size.columns if is_terminal() else 10_000
-    first, *rest = status_lines(answer, columns, max(size.lines, 24), waiting_notes(client, answer))
+    first, *rest = status_lines(answer, columns, max(size.lines, 24), [as_called(note) for note in waiting_notes(client, answer)])
     click.echo(click.style(first, bold=True) if has_colour() else first)
     for line in [*rest, *failure_lines(answer, last_failures(client, answer))]:
         click.echo(line)

@@ -8,9 +8,9 @@ from sweeps.api.shapes import ModelAnswer, RegisterBody, VersionCreated
 from sweeps.cli.completion import complete_models, complete_sweeps_and_runs
 from sweeps.cli.connection import connected
 from sweeps.cli.picture import version_line
-from sweeps.cli.terminal import bytes_text, clean, is_terminal, json_option, params_text, print_json, print_table, say, short
+from sweeps.cli.terminal import is_terminal, json_option, params_text, print_json, print_table, say
 from sweeps.client import Client, MissingOnServer
-from sweeps.wording import names_trial
+from sweeps.wording import bytes_text, clean, names_trial, short
 
 
 @click.command()

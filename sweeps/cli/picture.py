@@ -5,23 +5,12 @@ from collections.abc import Sequence
 from typing import Final
 
 from sweeps.api.shapes import RunningTrial, SweepAnswer, SweepSummary, TrialAnswer, VersionEntry
-from sweeps.cli.terminal import aligned, clean, cut, duration_text, params_text, program, short
-from sweeps.wording import counted
+from sweeps.cli.terminal import aligned, cut, params_text, program
+from sweeps.standing import counts_text, done_trials, progress_text
+from sweeps.wording import clean, counted, duration_text, short
 
-FINAL_STATES: Final = frozenset({"finished", "failed", "cancelled"})
 _BAR_WIDTH: Final = 26
 _NARROW: Final = 60
-
-
-def has_settled(sweep: SweepSummary) -> bool:
-    """Whether a sweep has ended, and with it its last trial: one that was asked to stop may take its time."""
-    return sweep["state"] in FINAL_STATES and not sweep["counts"]["running"]
-
-
-def still_running_text(sweep: SweepSummary) -> str:
-    """`2 trials were asked to stop and still run`, of a sweep that has ended."""
-    count = sweep["counts"]["running"]
-    return f"{counted(count, 'trial')} {'was' if count == 1 else 'were'} asked to stop and still {'runs' if count == 1 else 'run'}"
 
 
 def status_lines(sweep: SweepAnswer, columns: int, rows: int, notes: Sequence[str] = ()) -> list[str]:
@@ -64,19 +53,6 @@ def head_line(sweep: SweepSummary) -> str:
     return "  ".join(parts)
 
 
-def counts_text(sweep: SweepSummary) -> str:
-    """`finished 34  running 8  pruned 9  failed 1  queued 8`; what is zero and rare is left out."""
-    counts = sweep["counts"]
-    always = [("finished", counts["finished"]), ("running", counts["running"])]
-    if_any = [
-        ("pruned", counts["pruned"]),
-        ("failed", counts["failed"]),
-        ("cancelled", counts["cancelled"]),
-        ("queued", counts["queued"] + counts["placed"]),
-    ]
-    return "  ".join(f"{name} {count}" for name, count in always + [pair for pair in if_any if pair[1]])
-
-
 def counts_line(sweep: SweepSummary) -> str:
     """Counts with a progress bar, where the sweep has an end."""
     asked = sweep["trials_asked"]
@@ -84,23 +60,11 @@ def counts_line(sweep: SweepSummary) -> str:
     return f"{counts_text(sweep)}   {shown}{progress_text(sweep)}"
 
 
-def progress_text(sweep: SweepSummary) -> str:
-    """`44/60`: how many of the trials asked for are done; `44/?` where the file sets no limit."""
-    asked = sweep["trials_asked"]
-    return f"{done_trials(sweep)}/{'?' if asked is None else asked}"
-
-
 def bar(ended: int, asked: int) -> str:
     """`[=====>----]`."""
     full = _BAR_WIDTH if asked == 0 else min(_BAR_WIDTH * ended // asked, _BAR_WIDTH)
     tip = ">" if 0 < full < _BAR_WIDTH else ""
     return f"[{('=' * (full - len(tip)) + tip).ljust(_BAR_WIDTH, '-')}]"
-
-
-def done_trials(sweep: SweepSummary) -> int:
-    """How many trials came to an end of their own: finished, failed or pruned, not cancelled."""
-    counts = sweep["counts"]
-    return counts["finished"] + counts["failed"] + counts["pruned"]
 
 
 def best_line(sweep: SweepSummary, best: TrialAnswer) -> str:
@@ -133,7 +97,7 @@ def failure_lines(sweep: SweepSummary, failed: list[TrialAnswer]) -> list[str]:
     trial = failed[-1]
     reason = clean(trial["detail"] or "") or trial["cause"] or "unknown"
     told = f"{trial['cause']}: {reason}" if trial["cause"] and reason != trial["cause"] else reason
-    return [f"{count} failed: trial {trial['number']} {cut(told, 120)}  ->  {program()} logs {sweep['short_id']}/{trial['number']}"]
+    return [f"{count} failed: trial {trial['number']} {told}  ->  {program()} logs {sweep['short_id']}/{trial['number']}"]
 
 
 def version_line(version: VersionEntry) -> str:

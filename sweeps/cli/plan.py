@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from sweeps.api.shapes import AskedResources, PlacementAnswer, PlacementBody
-from sweeps.cli.terminal import clean, duration_text
 from sweeps.client import Client
-from sweeps.wording import counted, listed
+from sweeps.wording import clean, counted, duration_text, listed
 from tracking.settings import Settings
 
 if TYPE_CHECKING:
@@ -24,6 +23,8 @@ _SHOWN_VALUES: Final = 12
 def plan_of(submission: "Submission") -> dict[str, Any]:
     """What was understood of a sweep file, for programs."""
     import msgspec
+
+    from sweeps.notes import notes
 
     config = submission.config
     grid_size = config.space.grid_size() if config.method == "grid" else None
@@ -40,6 +41,7 @@ def plan_of(submission: "Submission") -> dict[str, Any]:
         "budget": budget_of(config),
         "parameters": msgspec.to_builtins(config.parameters),
         "commands": [list(argv) for argv in _first_commands(submission)],
+        "notes": notes(config),
         "config": config.to_builtins(),
     }
 
@@ -51,13 +53,13 @@ def _first_commands(submission: "Submission") -> list[tuple[str, ...]]:
 
     config = submission.config
     space = config.space
-    size = space.grid_size() if config.method == "grid" else None
-    if size is not None:
-        points = [space.cell(index) for index in range(min(size, _SHOWN_COMMANDS))]
+    shown = _SHOWN_COMMANDS if config.trials_max is None else min(config.trials_max, _SHOWN_COMMANDS)
+    if config.method == "grid":
+        points = [space.cell(index) for index in range(shown)]
     else:
         # A sample of what may come, not what will: the search decides that.
         rng = Random(config.seed or 0)  # noqa: S311 - no secret
-        points = [space.draw(rng) for _ in range(_SHOWN_COMMANDS)]
+        points = [space.draw(rng) for _ in range(shown)]
     return [build_argv(config, params) for params in points]
 
 
@@ -71,7 +73,7 @@ def print_plan(submission: "Submission") -> None:
     if plan["grid_size"] is not None:
         part = f", of which {plan['trials']} are run (limits.trials)" if plan["trials"] < plan["grid_size"] else ""
         click.echo(f"grid: {counted(plan['grid_size'], 'cell')}{part}")
-    click.echo("first commands:")
+    click.echo("first commands:" if plan["method"] == "grid" else "commands such as:")
     for argv in plan["commands"]:
         click.echo(f"  {clean(shlex.join(argv))}")
     if submission.config.retry.n_max:

@@ -10,17 +10,18 @@ import click
 from sweeps.api.shapes import RunAnswer, SweepAnswer
 from sweeps.cli.completion import complete_sweeps, complete_sweeps_and_runs
 from sweeps.cli.connection import connected
-from sweeps.cli.follow import EXIT_INTERRUPTED, EXIT_NO_SUCCESS, EXIT_TIMED_OUT, NOTE_AFTER_S, exit_status, looks
-from sweeps.cli.picture import FINAL_STATES, counts_text, has_settled, still_running_text
-from sweeps.cli.terminal import clean, confirm, json_option, print_json, say, yes_option
+from sweeps.cli.follow import EXIT_INTERRUPTED, EXIT_NO_SUCCESS, EXIT_TIMED_OUT, exit_status
+from sweeps.cli.terminal import confirm, json_option, print_json, say, yes_option
 from sweeps.client import Client, MissingOnServer
-from sweeps.wording import names_trial
+from sweeps.looks import NOTE_AFTER_S, looks
+from sweeps.standing import FINAL_STATES, changes_nothing, counts_text, has_settled, still_running_text
+from sweeps.wording import clean, names_trial
 
 _ID_LENGTH: Final = 32
 _BEGINNING: Final = re.compile(r"[0-9a-f]{6,}")
 """What may be the beginning of a run's id."""
 _PAST = {"pause": "is paused", "resume": "goes on", "stop": "is stopping", "cancel": "is cancelled"}
-_ALREADY = {"pause": ("paused", "is already paused"), "resume": ("active", "is not paused"), "stop": ("stopping", "is already stopping")}
+_ALREADY = {"pause": "is already paused", "resume": "is not paused", "stop": "is already stopping"}
 
 
 @click.command()
@@ -103,16 +104,11 @@ def _run_beginning(client: Client, ref: str) -> RunAnswer | None:
     return None
 
 
-def changes_nothing(move: str, state: str) -> bool:
-    """Whether a sweep in this state is already what the move would make of it: `stop` and `cancel` of one that has ended, `pause` of a paused one."""
-    return (state in FINAL_STATES and move in ("stop", "cancel")) or (move in _ALREADY and state == _ALREADY[move][0])
-
-
 def _steer(client: Client, ref: str, move: str, *, as_json: bool, ask: str = "", yes: bool = True) -> int:
     sweep = client.sweep(ref)
     named = f"{clean(sweep['name'])} ({sweep['short_id']})"
     if changes_nothing(move, sweep["state"]):
-        told = f"has already ended: {sweep['state']}" if sweep["state"] in FINAL_STATES else _ALREADY[move][1]
+        told = f"has already ended: {sweep['state']}" if sweep["state"] in FINAL_STATES else _ALREADY[move]
         say(f"Sweep {named} {told}. Nothing was changed.")
     else:
         confirm(f"Sweep {named}: {counts_text(sweep)}. {ask}", yes=yes)
@@ -191,7 +187,7 @@ def _wait(client: Client, sweep_id: str, goal: str, timeout_s: float | None) -> 
 
     over_since: float | None = None
     is_told = False
-    for seen in looks(lambda: client.sweep(sweep_id), pause=pause_until_next):
+    for seen in looks(lambda: client.sweep(sweep_id), tell=say, pause=pause_until_next):
         if has_settled(seen) or (goal == "first-success" and seen["counts"]["finished"]):
             return seen, True
         if deadline is not None and time.monotonic() >= deadline:

@@ -16,10 +16,9 @@ from typing import IO, Any, Final, TypeVar
 
 import click
 
+from sweeps.wording import clean, one_line, short
+
 _F = TypeVar("_F", bound=Callable[..., Any])
-_MINUTE_S: Final = 60
-_HOUR_S: Final = 3600
-_DAY_S: Final = 86400
 _NAME: Final = "sweep"
 
 json_option: Callable[[_F], _F] = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -103,12 +102,12 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> No
 
 def tabbed(row: Sequence[object]) -> str:
     """A row whole, for programs."""
-    return "\t".join(_one_line(cell) for cell in row)
+    return "\t".join(one_line(cell) for cell in row)
 
 
 def aligned(headings: Sequence[str], rows: Sequence[Sequence[object]], columns: int) -> list[str]:
     """Headings and rows as lines of at most `columns` characters."""
-    table = [list(headings), *([_one_line(cell) for cell in row] for row in rows)]
+    table = [list(headings), *([one_line(cell) for cell in row] for row in rows)]
     widths = [max(len(line[index]) for line in table) for index in range(len(headings))]
     lines = ("  ".join(cell.ljust(wide) for cell, wide in zip(line, widths, strict=True)).rstrip() for line in table)
     return [cut(line, columns) for line in lines]
@@ -119,53 +118,9 @@ def cut(line: str, columns: int) -> str:
     return line if len(line) <= columns else line[: max(columns - 1, 0)] + "…"
 
 
-def _one_line(cell: object) -> str:
-    # What a trial's parameters hold is shown, never obeyed: no escape sequence reaches the terminal.
-    text = "-" if cell is None or cell == "" else str(cell)
-    return "".join(char if char.isprintable() else " " for char in text)
-
-
-def clean(text: str) -> str:
-    """Text of others as one printable line."""
-    return _one_line(text) if text else ""
-
-
-def short(value: object) -> str:
-    """A value for people: floats to five digits."""
-    if isinstance(value, float):
-        return f"{value:.5g}"
-    return "-" if value is None else clean(str(value))
-
-
 def params_text(params: Mapping[str, Any], *, exact: bool = False) -> str:
     """Parameters as `name=value name=value`."""
     return " ".join(f"{clean(name)}={clean(str(value)) if exact else short(value)}" for name, value in params.items())
-
-
-def duration_text(seconds: float | None) -> str:
-    """`850ms`, `12s`, `4m12s`, `3h05m`, `2d04h`."""
-    if seconds is None:
-        return "-"
-    if seconds < 1:
-        return f"{seconds * 1000:.0f}ms"
-    whole = round(seconds)
-    if whole < _MINUTE_S:
-        return f"{whole}s"
-    if whole < _HOUR_S:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    if whole < _DAY_S:
-        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
-    return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
-
-
-def bytes_text(size: int) -> str:
-    """`512 B`, `2.1 kB`, `3.0 GB`."""
-    amount = float(size)
-    for unit in ("B", "kB", "MB"):
-        if amount < 1000:
-            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
-        amount /= 1000
-    return f"{amount:.1f} GB"
 
 
 class Unconfirmed(click.ClickException):

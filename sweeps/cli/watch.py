@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
 import click
 
-from sweeps.cli.follow import EXIT_INTERRUPTED, again
+from sweeps.cli.follow import EXIT_INTERRUPTED
 from sweeps.cli.terminal import aligned, cut, is_terminal, print_json, say, tabbed
+from sweeps.looks import again
 
 if TYPE_CHECKING:
     from rich.console import Console

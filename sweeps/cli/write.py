@@ -1,6 +1,5 @@
 """Verbs that start things: init, validate, submit, run."""
 
-import getpass
 import re
 import shlex
 import sys
@@ -10,15 +9,15 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from sweeps.api.shapes import SCHEMA, SubmitBody, SweepAnswer
+from sweeps.api.shapes import SCHEMA, SweepAnswer
 from sweeps.cli.connection import connected
 from sweeps.cli.files import written
 from sweeps.cli.follow import EXIT_INTERRUPTED, exit_status, follow, last_failures
 from sweeps.cli.picture import ending_lines, next_lines
 from sweeps.cli.plan import manner_text, placement_lines, placement_of, plan_of, print_plan
-from sweeps.cli.terminal import as_called, bytes_text, clean, json_option, print_json, program, say
-from sweeps.cli.unanswered import remembered
+from sweeps.cli.terminal import as_called, json_option, print_json, program, say
 from sweeps.client import Client
+from sweeps.wording import clean
 from tracking.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -76,6 +75,7 @@ def _read(file: Path, params: tuple[str, ...], overrides: Mapping[str, Any]) -> 
     # Imported when a file is read: YAML, and the whole of the search space.
     from sweeps.mlproject import find_mlproject
     from sweeps.spec import Overrides, load_project, load_sweep
+    from sweeps.whereabouts import is_archive, why_no_place, why_no_project
 
     path = file / _FILE_NAME if file.is_dir() else file
     entry_point, overrides = overrides.get("entry_point"), {key: value for key, value in overrides.items() if key != "entry_point"}
@@ -83,11 +83,13 @@ def _read(file: Path, params: tuple[str, ...], overrides: Mapping[str, Any]) -> 
         raise click.UsageError("Git and other addresses of projects are not served by this version: clone it, then run its folder.")
     if path.name.lower() == "mlproject" and path.is_file():
         raise click.UsageError(f"{path} describes a project and is no sweep file; run its folder: `sweep run {path.parent}`.")
+    if not file.exists() or (file.is_file() and is_archive(file)):
+        raise why_no_place(file)
     if path.suffix in {".py", ".sh", ".R"}:
         raise click.UsageError(f"{path} is a script, not a sweep file; `sweep init {path.parent}` writes one.")
     if file.is_dir() and (entry_point is not None or not path.exists() or (params and find_mlproject(file) is not None)):
         if entry_point is None and find_mlproject(file) is None:
-            raise click.UsageError(f"{file} has neither a {_FILE_NAME} nor an MLproject; `sweep init {file}` writes one.")
+            raise why_no_project(file)
         return load_project(file, entry_point=entry_point or "main", params=_named(params), overrides=Overrides(**overrides))
     if entry_point is not None:
         raise click.UsageError(f"-e belongs to a folder, not to a sweep file; in {path} it is 'entry_point: {entry_point}'.")
@@ -112,8 +114,8 @@ def _named(params: tuple[str, ...]) -> dict[str, str]:
 def validate(file: Path, *, params: tuple[str, ...], as_json: bool, **overrides: Any) -> int:
     """Check a sweep file; no server needed.
 
-    Prints what was understood: distributions, grid size, the first commands, and what it may cost at worst. Exit status 2
-    if anything is wrong.
+    Prints what was understood: distributions, grid size, the first commands or such as may come, and what it may cost at
+    worst. Exit status 2 if anything is wrong.
     """
     from sweeps.errors import SpecProblems
 
@@ -150,10 +152,12 @@ def submit(file: Path, *, params: tuple[str, ...], dry_run: bool, as_json: bool,
     submission = _load(file, params, overrides)
     if dry_run:
         return _rehearse(submission, settings, as_json=as_json)
+    from sweeps.submission import send
+
     with connected(settings) as client:
-        sweep = send(client, submission, settings)
+        sweep = send(client, submission, settings, tell=say)
         if as_json:
-            print_json(_submitted(sweep))
+            print_json(_submitted(sweep, submission))
         else:
             _print_submitted(sweep)
     return 0
@@ -172,51 +176,9 @@ def _rehearse(submission: "Submission", settings: Settings, *, as_json: bool) ->
     return 0
 
 
-def send(client: Client, submission: "Submission", settings: Settings) -> SweepAnswer:
-    """Pack, upload what the server lacks, submit."""
-    _leave_out_home(settings.home, submission.folder)
-    digest = _upload(client, submission.folder, settings)
-    body = SubmitBody(
-        config=submission.config.to_builtins(),
-        source=submission.source,
-        code_digest=digest,
-        submission_id="",
-        user_name=_user_name(),
-    )
-    with remembered(settings.home, client.url, body) as submission_id:
-        sweep = client.submit({**body, "submission_id": submission_id})
-    if submission.config.trials_max is None and not submission.config.limits.time_s:
-        say(f"No limit is set: it runs until you stop it, with `sweep stop {sweep['short_id']}`.")
-    return sweep
+def _submitted(sweep: SweepAnswer, submission: "Submission") -> dict[str, Any]:
+    from sweeps.notes import notes
 
-
-def _leave_out_home(home: Path, folder: Path) -> None:
-    """Keep the local cluster, its database and secrets, out of a snapshot when it lies within the project."""
-    if home.is_dir() and home.resolve().is_relative_to(folder.resolve()):
-        (home / ".sweepignore").write_text("*\n", encoding="utf-8")
-
-
-def _upload(client: Client, folder: Path, settings: Settings) -> str:
-    from tracking.snapshots import pack
-
-    snapshot = pack(folder, max_bytes=settings.snapshot_max_bytes)
-    try:
-        if not client.has_snapshot(snapshot.digest):
-            say(f"Uploading {folder} ({snapshot.n_files} files, {bytes_text(snapshot.size_bytes)})")
-            client.put_snapshot(snapshot.digest, snapshot.archive, snapshot.n_files)
-    finally:
-        snapshot.archive.unlink(missing_ok=True)
-    return snapshot.digest
-
-
-def _user_name() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # an uid without a name, as in many containers
-        return ""
-
-
-def _submitted(sweep: SweepAnswer) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "sweep_id": sweep["sweep_id"],
@@ -225,6 +187,7 @@ def _submitted(sweep: SweepAnswer) -> dict[str, Any]:
         "state": sweep["state"],
         "trials_asked": sweep["trials_asked"],
         "urls": sweep["urls"],
+        "notes": notes(submission.config),
     }
 
 
@@ -249,19 +212,27 @@ def run(file: Path, *, params: tuple[str, ...], dry_run: bool, as_json: bool, **
     if no trial succeeded, however it ended; else 1 if it failed or was cancelled; else 0. With --json, one object a line
     at each change.
     """
+    from sweeps.notes import notes
+
     settings = load_settings()
     submission = _load(file, params, overrides)
     if dry_run:
         return _rehearse(submission, settings, as_json=as_json)
+    from sweeps.submission import send
+
     with connected(settings) as client:
-        sweep = send(client, submission, settings)
+        sweep = send(client, submission, settings, tell=say)
         say(f"Submitted {clean(sweep['name'])} ({sweep['short_id']})")
-        return finish_following(client, sweep, as_json=as_json)
+        return finish_following(client, sweep, as_json=as_json, more={"notes": notes(submission.config)})
 
 
-def finish_following(client: Client, sweep: SweepAnswer, *, as_json: bool) -> int:
-    """Follow a sweep to its end and tell how it ended; returns the exit status."""
-    ended = follow(client, sweep, as_json=as_json)
+def finish_following(client: Client, sweep: SweepAnswer, *, as_json: bool, more: Mapping[str, Any] | None = None) -> int:
+    """Follow a sweep to its end and tell how it ended; returns the exit status.
+
+    Args:
+        more: what each object of `--json` holds besides.
+    """
+    ended = follow(client, sweep, as_json=as_json, more=more)
     if ended is None:
         return EXIT_INTERRUPTED
     if not as_json:

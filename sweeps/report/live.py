@@ -7,8 +7,8 @@ from html import escape
 from typing import Any, Final, Protocol
 
 from sweeps.api.shapes import RunningTrial, SweepAnswer, TrialAnswer
-from sweeps.cli.picture import FINAL_STATES, counts_text, done_trials, progress_text
-from sweeps.cli.terminal import clean, duration_text, short
+from sweeps.standing import FINAL_STATES, counts_text, done_trials, progress_text
+from sweeps.wording import clean, duration_text, short
 
 LINE_EVERY_S: Final = 3.0
 _SHOWN_RUNNING: Final = 8

@@ -21,11 +21,11 @@ import yaml
 from msgspec import Struct
 
 from sweeps.api.shapes import RunAnswer, TrialAnswer
-from sweeps.cli.write import send
 from sweeps.client import Client
 from sweeps.command import MACROS, WORKER_MACROS
 from sweeps.spec import Overrides, Submission, load_project, load_sweep
 from sweeps.spec_schema import FILE as SCHEMA_FILE
+from sweeps.submission import send
 from tests.support.cluster import Cluster, stopped_afterwards
 from tracking.settings import Settings
 
@@ -137,7 +137,7 @@ class Site:
                         self._submit(client, (name, number), load_project(project, entry_point=expected.entry_point, params=expected.given))
 
     def _submit(self, client: Client, key: tuple[str, int], submission: Submission) -> None:
-        self._sweep_ids[key] = send(client, submission, Settings(home=self.cluster.folder / "home-cli"))["sweep_id"]
+        self._sweep_ids[key] = send(client, submission, Settings(home=self.cluster.folder / "home-cli"), tell=print)["sweep_id"]
 
     def check(self, name: str, number: int, expected: Expected) -> None:
         """Wait for the end of a sweep, and hold it to what is expected of it."""

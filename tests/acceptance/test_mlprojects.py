@@ -12,9 +12,9 @@ import pytest
 from msgspec import Struct
 
 from sweeps.api.shapes import TrialAnswer
-from sweeps.cli.write import send
 from sweeps.errors import SpecProblems
 from sweeps.spec import load_project, load_sweep
+from sweeps.submission import send
 from tests.support.cluster import Cluster, stopped_afterwards
 from tracking.settings import Settings
 
@@ -172,7 +172,7 @@ class Site:
     def run(self, submission: Any) -> list[TrialAnswer]:
         """Submit as the command line does; the trials once all is over."""
         with self._cluster.client() as client:
-            sweep_id = send(client, submission, Settings(home=self._folder / "home"))["sweep_id"]
+            sweep_id = send(client, submission, Settings(home=self._folder / "home"), tell=print)["sweep_id"]
         return self._cluster.wait_for_end(sweep_id)
 
     def output(self, trial: TrialAnswer, stream: str = "stdout") -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.services import wait_until
-from tracking.ids import new_run_id
+from tracking.ids import new_run_id, new_uuid
 from tracking.records import Resources
 from tracking.states import Cause
 from worker.errors import LaunchRefused
@@ -269,6 +269,8 @@ class TestDockerRuntime(RuntimeContract):
         """A container runtime without a network: these cases need none, and it is the fastest."""
         from worker.runtimes.docker import DockerRuntime
 
-        bench = Bench(lambda: DockerRuntime("worker-under-test", network="none"), tmp_path, image=base_image)
+        # Others may be running the same tests on this engine.
+        worker_id, home_id = new_uuid(), new_uuid()
+        bench = Bench(lambda: DockerRuntime(worker_id, home_id, network="none"), tmp_path, image=base_image)
         yield bench
         bench.close()

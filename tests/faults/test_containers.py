@@ -138,6 +138,28 @@ def test_container_removed_or_renamed_while_its_worker_is_down_is_told_as_that(e
     assert (lost.state, lost.cause, lost.detail) == ("failed", "lost", "its container was removed by someone else")
 
 
+def test_container_left_by_a_worker_that_was_renamed_is_removed_once_its_attempt_is_over(
+    engine: OwnEngine, fault_cluster: MakeCluster, faults: Faults, tmp_path: Path
+) -> None:
+    """By the worker of the new name, though the next attempt went to another and the folder is gone; a third one of the same engine has no say in it."""
+    cluster = fault_cluster(proxies=())
+    with site_on(cluster, tmp_path) as site:
+        trials = submit(site, _WAITS_ONCE)
+        await_ready(trials)
+        cluster.role("w1").stop()
+        faults.record("worker: renamed")
+        (folder,) = (path.parents[1] for path in works(trials, "ready"))
+        shutil.rmtree(folder)
+        cluster.start_worker("w2")
+        cluster.wait_for_end(trials.sweep_id)
+        assert [container.labels["sweep.attempt"] for container in containers(engine, trials)] == ["1"]
+        cluster.role_environ["w3"] = {"SWEEP_HOME": str(cluster.folder / "home-w1")}
+        cluster.start_worker("w3")
+        wait_until(lambda: not containers(engine, trials), "the container is removed")
+        trials.end("finished", "completed", n_attempts=2)
+    assert "which another worker of this home had left and the record has given up" in cluster.role("w3").log()
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
 def test_container_killed_from_outside_ends_by_that_signal(engine: OwnEngine, site: Site, faults: Faults, number: signal.Signals) -> None:
     """`docker kill`: nothing that looks like success, nor like a want of memory."""

@@ -1,24 +1,32 @@
 """What only containers have: limits, no privileges, images, an engine that may go away or lose them."""
 
+import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import pytest
+import requests
+import urllib3
+from docker import APIClient
+from docker.errors import APIError
 
 from tests.support.services import wait_until
-from tracking.ids import new_run_id
+from tracking.ids import new_run_id, new_uuid
 from tracking.records import Resources
 from tracking.states import Cause
 from worker.errands import CalledOff
 from worker.errors import EngineAway, ImageMissing, LaunchFailed, LaunchRefused
-from worker.runtimes.base import AttemptSpec, ExitReport, Handle, Mount, outcome_of
+from worker.runtimes import docker as docker_module
+from worker.runtimes.base import AttemptKey, AttemptSpec, ExitReport, Handle, Mount, outcome_of
 from worker.runtimes.docker import DockerRuntime, container_name, engine_answers
 from worker.runtimes.host import host_incarnation, machine_life
 
@@ -28,15 +36,32 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 60.0
 MIB = 1024 * 1024
+# Others may be running the same tests on this engine.
+WORKER, HOME = (f"{what}-{new_uuid()}" for what in ("worker", "home"))
 
 
 @pytest.fixture
 def runtime(base_image: str) -> Iterator[DockerRuntime]:
     """A runtime of its own; whatever is left at the end is removed."""
-    opened = DockerRuntime("docker-test", network="none")
+    opened = DockerRuntime(WORKER, HOME, network="none")
     yield opened
     opened.sweep_orphans(set())
     opened.close()
+
+
+@pytest.fixture
+def workers(base_image: str) -> Iterator[Callable[[str, str], DockerRuntime]]:
+    """Makes runtimes of a worker and a home; whatever they leave is removed."""
+    opened: list[DockerRuntime] = []
+
+    def make(worker_id: str, home_id: str) -> DockerRuntime:
+        opened.append(DockerRuntime(f"{worker_id}-{WORKER}", f"{home_id}-{HOME}", network="none"))
+        return opened[-1]
+
+    yield make
+    for each in opened:
+        each.sweep_orphans(set())
+        each.close()
 
 
 def make_spec(home: Path, image: str, *argv: str, resources: Resources | None = None) -> AttemptSpec:
@@ -45,7 +70,7 @@ def make_spec(home: Path, image: str, *argv: str, resources: Resources | None = 
     folder = home / "runs" / run_id / "1"
     (folder / "work").mkdir(parents=True)
     resources = msgspec.structs.replace(resources or Resources(), image=image)
-    return AttemptSpec(run_id, 1, "docker-test", "host", argv, {}, folder / "work", folder, resources, stop_grace_s=5.0)
+    return AttemptSpec(run_id, 1, WORKER, "host", argv, {}, folder / "work", folder, resources, stop_grace_s=5.0)
 
 
 def finish(handle: Handle) -> ExitReport:
@@ -86,8 +111,9 @@ def test_docker_labels_and_removes_its_containers(runtime: DockerRuntime, tmp_pa
     assert {name: labels[name] for name in labels if name.startswith("sweep.")} == {
         "sweep.run": spec.run_id,
         "sweep.attempt": "1",
-        "sweep.worker": "docker-test",
+        "sweep.worker": WORKER,
         "sweep.host": "host",
+        "sweep.home": HOME,
     }
     handle.cleanup()
     assert docker_engine.containers.list(all=True, filters={"name": container_name(*spec.key)}) == []
@@ -194,6 +220,36 @@ def test_docker_forgets_an_absence_of_the_engine_that_a_container_has_outlived(r
     assert outcome_of(finish(handle)).cause == Cause.EXIT_STATUS
 
 
+@pytest.mark.parametrize("hangs", ["_look", "output"])
+def test_docker_stop_returns_at_once_when_the_engine_hangs_at_the_end(
+    runtime: DockerRuntime, tmp_path: Path, base_image: str, monkeypatch: pytest.MonkeyPatch, hangs: str
+) -> None:
+    """The supervisor's renewals wait for whoever asks for a stop: not for an engine that does not say how the container ended, nor for its output."""
+    spec = make_spec(tmp_path, base_image, "true")
+    handle = runtime.start(spec)
+    asked, answers = threading.Event(), threading.Event()
+    of, name = (handle, "_look") if hangs == "_look" else (handle._output, "finish")  # type: ignore[attr-defined]
+    real = getattr(of, name)
+
+    def hang() -> object:
+        asked.set()
+        assert answers.wait(PATIENCE_S)
+        return real()
+
+    monkeypatch.setattr(of, name, hang)
+    waiting, stopping = threading.Thread(target=handle.wait, daemon=True), threading.Thread(target=handle.stop, args=("cancel",), daemon=True)
+    waiting.start()
+    try:
+        assert asked.wait(PATIENCE_S)
+        stopping.start()
+        stopping.join(5)
+        assert not stopping.is_alive()
+    finally:
+        answers.set()
+    waiting.join(PATIENCE_S)
+    assert outcome_of(finish(handle)).cause == Cause.COMPLETED
+
+
 def test_docker_knows_an_end_that_it_saw_before_the_engine_went_away(
     runtime: DockerRuntime, tmp_path: Path, base_image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,6 +269,27 @@ def test_docker_knows_an_end_that_it_saw_before_the_engine_went_away(
     assert outcome_of(finish(handle)).cause == Cause.EXIT_STATUS
     assert len(asked) == 2
     assert (spec.folder / "stdout").read_text() == "why\n"
+
+
+def test_docker_asks_without_haste_when_the_output_of_an_ended_container_can_not_be_had(
+    runtime: DockerRuntime, tmp_path: Path, base_image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine that answers at once, and with an error each time, is not asked hundreds of times a second."""
+    handle = runtime.start(make_spec(tmp_path, base_image, "true"))
+    asked = threading.Semaphore(0)
+
+    def fail() -> None:
+        asked.release()
+        raise ConnectionResetError
+
+    monkeypatch.setattr(handle._output, "finish", fail)  # type: ignore[attr-defined]
+    while not asked.acquire(blocking=False):
+        assert handle.wait(0.5) is None
+    assert handle.wait(2.0) is None
+    n_times = 1
+    while asked.acquire(blocking=False):
+        n_times += 1
+    assert 2 <= n_times <= 5
 
 
 def test_docker_image_is_missing_when_no_registry_has_it(runtime: DockerRuntime, tmp_path: Path) -> None:
@@ -277,7 +354,7 @@ def test_docker_refuses_foreign_container_of_same_name(runtime: DockerRuntime, t
 def test_docker_replaces_container_that_never_started(runtime: DockerRuntime, tmp_path: Path, base_image: str, docker_engine: "DockerClient") -> None:
     """A worker that died between creating and starting leaves a container that the next start does not stumble over."""
     spec = make_spec(tmp_path, base_image, "echo", "second")
-    labels = {"sweep.run": spec.run_id, "sweep.attempt": "1", "sweep.worker": "docker-test"}
+    labels = {"sweep.run": spec.run_id, "sweep.attempt": "1", "sweep.worker": WORKER}
     docker_engine.containers.create(base_image, ["echo", "first"], name=container_name(*spec.key), labels=labels)
     assert finish(runtime.start(spec)).exit_status == 0
     assert (spec.folder / "stdout").read_text() == "second\n"
@@ -354,19 +431,144 @@ def test_docker_output_has_no_hole_when_the_disk_takes_less_than_it_is_given(
     assert (spec.folder / "stdout").read_text().split() == [str(number) for number in range(1, 1001)]
 
 
+def test_docker_output_of_an_ended_container_is_not_waited_for_on_a_dead_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine on another machine that vanished in the middle of its answer says nothing ever again there: it is asked anew."""
+    monkeypatch.setattr(docker_module, "_DRAIN_S", 0.1)
+    monkeypatch.setattr(docker_module, "_WAIT_S", 0.2)
+    held: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as engine, ThreadPoolExecutor(1) as pool:
+
+        def answer() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    held.append(engine.accept()[0])
+                    held[-1].recv(4096)
+                    held[-1].sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        output = docker_module._Output(APIClient(f"tcp://127.0.0.1:{engine.getsockname()[1]}", version="1.41"), "0" * 64, tmp_path)
+        try:
+            with pytest.raises(urllib3.exceptions.ReadTimeoutError):
+                pool.submit(output.finish).result(10)
+        finally:
+            output.close()
+            engine.shutdown(socket.SHUT_RDWR)
+            for connection in held:
+                connection.close()
+
+
 def test_docker_is_away_when_nobody_listens(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Without an engine there is a clear error, and the question whether there is one has an answer."""
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path / 'nobody.sock'}")
     assert not engine_answers()
     with pytest.raises(EngineAway, match="does not answer"):
-        DockerRuntime("w")
+        DockerRuntime("w", "h")
+
+
+def is_running(engine: "DockerClient", spec: AttemptSpec) -> bool:
+    """Whether the container of an attempt is there and runs."""
+    return any(container.status == "running" for container in engine.containers.list(filters={"name": container_name(*spec.key)}))
+
+
+def test_docker_ends_what_an_earlier_name_of_its_worker_has_left(
+    workers: Callable[[str, str], DockerRuntime], tmp_path: Path, base_image: str, docker_engine: "DockerClient"
+) -> None:
+    """Its folder gone or not, and only what the record gave up. Its own attempts, and those of another home on the same engine, are not even asked about."""
+    old, new, elsewhere = workers("old", "here"), workers("new", "here"), workers("other", "there")
+    over, live, own, foreign = (make_spec(tmp_path, base_image, "sleep", "1000") for _ in range(4))
+    for runtime, spec in ((old, over), (old, live), (new, own), (elsewhere, foreign)):
+        runtime.start(spec)
+    shutil.rmtree(over.folder)
+    asked: list[AttemptKey] = []
+
+    def abandoned(keys: Sequence[AttemptKey]) -> list[AttemptKey]:
+        asked.extend(keys)
+        return [key for key in keys if key != live.key]
+
+    assert new.sweep_home(abandoned) == [over.key]
+    assert sorted(asked) == sorted([over.key, live.key])
+    assert [is_running(docker_engine, spec) for spec in (over, live, own, foreign)] == [False, True, True, True]
+    assert docker_engine.containers.list(all=True, filters={"name": container_name(*over.key)}) == []
+
+
+def test_docker_asks_nobody_when_nothing_is_left(workers: Callable[[str, str], DockerRuntime]) -> None:
+    """The record is spared a question a minute of each worker."""
+
+    def abandoned(keys: Sequence[AttemptKey]) -> list[AttemptKey]:
+        raise AssertionError(keys)
+
+    assert workers("new", "empty").sweep_home(abandoned) == []
+
+
+def test_docker_ends_an_earlier_attempt_under_another_worker_before_the_next_starts(
+    workers: Callable[[str, str], DockerRuntime], tmp_path: Path, base_image: str, docker_engine: "DockerClient"
+) -> None:
+    """As after a worker was renamed; other runs, later attempts and another home's are none of our business, and what has ended is in nobody's way."""
+    old, new, elsewhere = workers("old", "here"), workers("new", "here"), workers("other", "there")
+    first, stranger = (make_spec(tmp_path, base_image, "sleep", "1000") for _ in range(2))
+    ended, later, foreign = (msgspec.structs.replace(first, attempt=attempt) for attempt in (2, 4, 0))
+    finish(old.start(msgspec.structs.replace(ended, argv=("true",))))
+    for runtime, spec in ((old, first), (old, stranger), (old, later), (elsewhere, foreign)):
+        runtime.start(spec)
+    third = new.start(msgspec.structs.replace(first, attempt=3))
+    assert [is_running(docker_engine, spec) for spec in (first, stranger, later, foreign)] == [False, True, True, True]
+    assert container_of(docker_engine, ended).status == "exited"
+    assert third.wait(0.05) is None
+
+
+def test_docker_starts_no_attempt_beside_an_earlier_one_that_can_not_be_ended(
+    workers: Callable[[str, str], DockerRuntime], tmp_path: Path, base_image: str, docker_engine: "DockerClient", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine that fails at that is asked again; what has ended and can't be removed is in nobody's way."""
+    old, new = workers("old", "here"), workers("new", "here")
+    first = make_spec(tmp_path, base_image, "sh", "-c", "while [ ! -e go ]; do sleep 0.02; done")
+    second = msgspec.structs.replace(first, attempt=2, argv=("true",))
+    handle = old.start(first)
+    with monkeypatch.context() as patch:
+        patch.setattr(new._api, "remove_container", refuse)
+        patch.setattr(docker_module, "_KILLED_S", 0.2)
+        with pytest.raises(EngineAway):
+            new.start(second)
+        (first.cwd / "go").touch()
+        finish(handle)
+        assert finish(new.start(second)).exit_status == 0
+    assert container_of(docker_engine, first).status == "exited"
+
+
+def refuse(*_arguments: object, **_options: object) -> None:
+    """What an engine says that can't remove a container's files."""
+    response = requests.Response()
+    response.status_code = 500
+    raise APIError("500 Server Error", response, "device or resource busy")
+
+
+def test_docker_removes_the_others_when_one_container_can_not_be_removed(
+    runtime: DockerRuntime, tmp_path: Path, base_image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files that are busy are one container's misfortune; the next sweep tries it again."""
+    specs = [make_spec(tmp_path, base_image, "true") for _ in range(3)]
+    for spec in specs:
+        runtime.start(spec)
+    refused: list[str] = []
+    remove = runtime._api.remove_container
+
+    def refuse_first(container_id: str, **options: Any) -> None:
+        if not refused:
+            refused.append(container_id)
+            refuse()
+        remove(container_id, **options)
+
+    monkeypatch.setattr(runtime._api, "remove_container", refuse_first)
+    swept = runtime.sweep_orphans(set())
+    assert len(swept) == 2
+    assert sorted([*swept, *runtime.sweep_orphans(set())]) == sorted(spec.key for spec in specs)
 
 
 def test_docker_stop_is_enforced_by_a_later_worker(runtime: DockerRuntime, tmp_path: Path, base_image: str) -> None:
     """A worker that adopts a container knows its grace period and can end it."""
     spec = make_spec(tmp_path, base_image, "sh", "-c", "trap '' TERM; while :; do sleep 0.05; done")
     runtime.start(msgspec.structs.replace(spec, stop_grace_s=1.0))
-    later = DockerRuntime("docker-test", network="none")
+    later = DockerRuntime(WORKER, HOME, network="none")
     adopted = later.adopt(*spec.key, spec.folder)
     assert adopted is not None
     adopted.wait(0.3)

@@ -277,7 +277,7 @@ def test_environment_error_names_python_that_is_not_to_be_had(environments: UvEn
         ("dependencies: ['lib @ file:///x']", "local folder"),
         ("dependencies: [-c constraints.txt]", "Constraint files"),
         ("dependencies: [-r nothing.txt]", "no requirements file 'nothing.txt'"),
-        ("dependencies: [-r ../secrets.txt]", "no requirements file"),
+        ("dependencies: [-r ../secrets.txt]", "'../secrets.txt' lies outside"),
     ],
 )
 def test_environment_file_error_names_the_problem(project: Path, text: str, problem: str) -> None:

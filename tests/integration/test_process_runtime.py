@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import select
 import shutil
 import signal
@@ -9,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from tracking.ids import new_run_id
 from tracking.states import Cause
 from worker.errors import LaunchFailed
 from worker.runtimes import shim
-from worker.runtimes.base import AttemptSpec, ExitReport, Handle, outcome_of
+from worker.runtimes.base import AttemptKey, AttemptSpec, ExitReport, Handle, outcome_of
 from worker.runtimes.host import host_incarnation, process_start
 from worker.runtimes.process import ProcessRuntime, is_alive
 
@@ -326,6 +327,19 @@ def test_process_blames_the_machinery_when_its_output_finds_no_room(runtime: Pro
     assert "No space left on device" in outcome.detail
 
 
+def test_process_beyond_a_limit_on_the_size_of_files_has_an_end_with_a_cause(runtime: ProcessRuntime, tmp_path: Path) -> None:
+    """A worker under such a limit (`ulimit -f`) gives it to its shims: the signal that comes with it must not take the end along."""
+    assert finish(runtime.start(make_spec(tmp_path, "true"))).exit_status == 0
+    launcher = runtime._launcher._process
+    assert launcher is not None
+    resource.prlimit(launcher.pid, resource.RLIMIT_FSIZE, (1 << 16, resource.RLIM_INFINITY))
+    spec = make_spec(tmp_path, "sh", "-c", "head -c 1000000 /dev/zero; exit 3")
+    outcome = outcome_of(finish(runtime.start(spec)))
+    assert (outcome.verdict, outcome.cause) == ("failed", Cause.LAUNCH)
+    assert "File too large" in outcome.detail
+    assert (spec.folder / "stdout").stat().st_size == 1 << 16
+
+
 def test_process_whose_folder_was_removed_is_ended_when_it_is_looked_for(runtime: ProcessRuntime, tmp_path: Path) -> None:
     """Nobody can follow it any more: neither it nor its folder stays; one that never was has left no trace."""
     spec = make_spec(tmp_path, *SLEEP_FOREVER)
@@ -358,6 +372,26 @@ def test_process_of_an_earlier_attempt_under_another_worker_is_ended_before_the_
     new.sweep_orphans(set())
     old.sweep_orphans(set())
     for runtime in (old, new):
+        runtime.close()
+
+
+def test_process_that_another_worker_of_its_home_left_is_ended_once_the_record_gave_it_up(tmp_path: Path) -> None:
+    """Whether or not its next attempt comes to this machine. What the record still has running is spared, and so is what is our own."""
+    homes = [tmp_path / "workers" / name for name in ("old", "new")]
+    old, new = (ProcessRuntime(home / "runs") for home in homes)
+    over, live, own = (make_spec(home, *SLEEP_FOREVER) for home in (homes[0], homes[0], homes[1]))
+    handles = [runtime.start(spec) for runtime, spec in ((old, over), (old, live), (new, own))]
+    asked: list[AttemptKey] = []
+
+    def abandoned(keys: Sequence[AttemptKey]) -> list[AttemptKey]:
+        asked.extend(keys)
+        return [over.key]
+
+    assert new.sweep_home(abandoned) == [over.key]
+    assert sorted(asked) == sorted([over.key, live.key])
+    assert [handle.wait(0) is not None for handle in handles] == [True, False, False]
+    for runtime in (old, new):
+        runtime.sweep_orphans(set())
         runtime.close()
 
 

@@ -1,5 +1,6 @@
 """The scheduler on a real record: sweeps end exact whatever dies, limits hold, one leads. Workers are played by the test."""
 
+import itertools
 import math
 import random
 import threading
@@ -12,6 +13,7 @@ import msgspec
 import pytest
 
 from scheduler.dispatch import WakeUp
+from scheduler.holdback import HoldBack
 from scheduler.loop import Scheduler
 from sweeps.spec import Submission, config_from_mapping
 from tests.support.record import EXITED, NOT_LAUNCHED, STOPPED, SUCCEEDED, Hands, Held
@@ -556,6 +558,27 @@ def test_scheduler_cordons_a_worker_that_starts_nothing(stage: Stage) -> None:
     stage.drive(sweep, lambda: scheduler, [good])
     stage.check_exact(sweep, 12)
     assert {trial.state for trial in stage.trials(sweep)} == {"finished"}
+
+
+def test_scheduler_counts_a_fault_once_however_often_the_verdict_must_wait(stage: Stage) -> None:
+    """Somebody holds a lock on the run: one run that could not be started is no three in a row, and its worker is not cordoned for it (I6)."""
+    sweep, scheduler, worker = stage.submit(GRID), stage.scheduler(), FakeWorker(stage.hands, slots=1, cpus=1.0)
+    scheduler.tick()
+    worker.claim()
+    (held,) = worker.held.values()
+    worker.end(lambda _: NOT_LAUNCHED)
+    # Each look at what is held is long after the last.
+    hours = itertools.count(0, 3600)
+    scheduler._reconciler._locked = HoldBack(lambda: float(next(hours)))
+    with stage.store.database.engine.connect() as connection:
+        connection.exec_driver_sql("SELECT 1 FROM runs WHERE run_id = %(id)s FOR UPDATE", {"id": held.run_id})
+        for _ in range(3):
+            scheduler.tick()
+    assert stage.hands.run_state(held.run_id) == "running"
+    faults = "SELECT faults_in_row FROM workers WHERE worker_id = %(id)s"
+    assert [row.faults_in_row for row in stage.hands.sql(faults, id=worker.session.worker_id)] == [1]
+    stage.drive(sweep, lambda: scheduler, [worker])
+    stage.check_exact(sweep, 12)
 
 
 @pytest.mark.parametrize("method", ["grid", "random", "bayes"])

@@ -4,9 +4,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from tests.support.record import EXITED, NOT_LAUNCHED, STOPPED, SUCCEEDED, Hands, both
-from tracking.errors import NotAllowed, Unauthenticated
+from tracking.errors import NotAllowed, RowLocked, Unauthenticated
 from tracking.ids import attempt_token, new_secret, new_uuid, token_hash
 from tracking.queries import attempts as attempt_sql
 from tracking.records import ClaimedRun, Launch, LogChunk, MetricPoint, Outcome
@@ -269,21 +270,25 @@ def test_finish_without_objective_fails_the_run(hands: Hands, from_: Any, values
 
 
 @pytest.mark.parametrize(
-    ("name", "logged", "told"),
+    ("name", "logged", "printed", "told"),
     [
-        ("val/loss", ("val.loss", "val.acc"), "The nearest name that it logged is 'val.loss'."),
-        ("loss", ("accuracy",), None),
-        ("loss", (), None),
+        ("val/loss", ("val.loss", "val.acc"), (), "The nearest name that it logged is 'val.loss'."),
+        ("val_loss", (), ("acc", "valloss"), "The nearest name that it printed is 'valloss'."),
+        ("val_loss", ("valid_loss",), ("val-loss",), "The nearest name that it logged is 'valid_loss'."),
+        ("loss", ("accuracy",), ("seconds",), None),
+        ("loss", (), (), None),
     ],
 )
-def test_finish_without_objective_names_the_nearest_metric(hands: Hands, name: str, logged: tuple[str, ...], told: str | None) -> None:
-    """Whoever wrote the name another way reads which one did arrive, of this attempt alone."""
+def test_finish_without_objective_names_the_nearest_metric(
+    hands: Hands, name: str, logged: tuple[str, ...], printed: tuple[str, ...], told: str | None
+) -> None:
+    """Whoever wrote the name another way reads which one did arrive, of this attempt alone, or else was printed."""
     first = hands.start(hands.sweep(metric_name=name))
     hands.log(first, name.upper(), 1.0)
     held = hands.retry(first)
     for key in logged:
         hands.log(held, key, 1.0)
-    hands.finish(held)
+    hands.finish(held, replace(SUCCEEDED, printed=printed))
     detail = hands.store.runs.get(held.run_id).detail or ""
     assert "it never logged one." in detail
     assert (told or detail) in detail
@@ -420,6 +425,21 @@ def test_finish_kills_open_descendants_of_the_attempt(hands: Hands, outcome: Out
     assert states == ["killed", "finished", "killed", "running"]
 
 
+def test_finish_waits_no_longer_than_half_a_second_for_a_lock(hands: Hands) -> None:
+    """The worker's renewals and its other reports wait for the same connection; once the row is free the same report is recorded."""
+    worker, sweep = hands.worker(), hands.sweep(2)
+    held, other = hands.start(sweep, 0, worker), hands.start(sweep, 1, worker)
+    with ThreadPoolExecutor(1) as pool, hands.store.database.transaction() as tx:
+        tx.execute("SELECT 1 FROM runs WHERE run_id = %(id)s FOR UPDATE", {"id": held.run_id})
+        with pytest.raises(RowLocked):
+            pool.submit(hands.finish, held).result(3)
+        hands.finish(other)
+    assert [hands.run_state(each.run_id) for each in (held, other)] == ["running", "finished"]
+    assert [attempt.state for attempt in hands.store.attempts.list(held.run_id)] == ["running"]
+    hands.finish(held)
+    assert hands.run_state(held.run_id) == "finished"
+
+
 def test_started_notes_the_process_once(hands: Hands) -> None:
     """Where the attempt runs is kept from the first telling; others' tellings are not."""
     held = hands.start(hands.sweep())
@@ -429,6 +449,19 @@ def test_started_notes_the_process_once(hands: Hands) -> None:
     (attempt,) = hands.store.attempts.list(held.run_id)
     assert attempt.info == {"pid": 2}
     assert attempt.started_at is not None
+
+
+def test_note_of_an_attempt_takes_the_place_of_the_last(hands: Hands) -> None:
+    """How far it has come stands beside what it is; others' notes, and what comes after its end, are not kept."""
+    held = hands.start(hands.sweep())
+    note = hands.store.attempts.note
+    hands.store.attempts.started(held.run_id, 1, held.session_id, {"pid": 2})
+    note(held.run_id, 1, held.session_id, {"read": 1})
+    note(held.run_id, 1, held.session_id, {"read": 2})
+    note(held.run_id, 1, "another session", {"read": 3})
+    hands.finish(held)
+    note(held.run_id, 1, held.session_id, {"read": 4})
+    assert [attempt.info for attempt in hands.store.attempts.list(held.run_id)] == [{"pid": 2, "read": 2}]
 
 
 # -- the fence -------------------------------------------------------------------------------------------------
@@ -586,6 +619,25 @@ def _written(hands: Hands, run_id: str) -> list[Any]:
                (SELECT count(*) FROM tags WHERE run_id = %(id)s), (SELECT count(*) FROM runs WHERE opener_run_id = %(id)s)
     """
     return [tuple(row) for row in hands.sql(statement, id=run_id)]
+
+
+# -- what nobody will come back for ------------------------------------------------------------------------
+
+
+def test_abandoned_is_what_is_over_and_whose_worker_is_not_there(hands: Hands) -> None:
+    """A worker that is there tidies up itself; what the record does not know, or has running, is nobody's to end."""
+    sweep, worker = hands.sweep(2), hands.worker()
+    ended, running = hands.start(sweep, 0, worker), hands.start(sweep, 1, worker)
+    hands.finish(ended)
+    keys = [(held.run_id, 1) for held in (ended, running)] + [(ended.run_id, 2), (new_uuid(), 1)]
+    assert hands.store.attempts.abandoned(keys) == set()
+    hands.change("UPDATE sessions SET lease_until = now() - interval '1 second' WHERE session_id = %(id)s", id=worker.session_id)
+    assert hands.store.attempts.abandoned(keys) == {keys[0]}
+    again = hands.worker(worker_id=worker.worker_id)
+    assert hands.store.attempts.abandoned(keys) == set()
+    hands.store.sessions.close(again.session_id)
+    assert hands.store.attempts.abandoned(keys) == {keys[0]}
+    assert hands.store.attempts.abandoned([]) == set()
 
 
 # -- the clean view ------------------------------------------------------------------------------------------

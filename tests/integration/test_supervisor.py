@@ -21,9 +21,10 @@ from worker import attempt as attempt_module
 from worker import errands as errands_module
 from worker import supervisor as supervisor_module
 from worker.celery_app import NoWindow, Released, RunFailed
+from worker.collect import POLL_BYTES
 from worker.errors import Displaced, EngineAway, LaunchFailed
 from worker.output import Output
-from worker.runtimes.base import AttemptKey, AttemptSpec, ExitReport, Handle, StopReason
+from worker.runtimes.base import Abandoned, AttemptKey, AttemptSpec, ExitReport, Handle, StopReason
 from worker.supervisor import Supervisor
 from worker.surroundings import Surroundings
 
@@ -84,12 +85,14 @@ class StubRuntime:
 
     Attributes:
         swept: what of it was owned, each time that orphans were looked for.
+        abandoned: what of it the record had given up, when the home was last looked through.
         refusals: raised by the next starts, each of which starts all the same.
     """
 
     def __init__(self) -> None:
         self.handles: dict[AttemptKey, StubHandle] = {}
         self.swept: list[set[AttemptKey]] = []
+        self.abandoned: set[AttemptKey] = set()
         self.refusals: list[Exception] = []
 
     def start(self, spec: AttemptSpec, called_off: threading.Event | None = None) -> Handle:
@@ -106,6 +109,12 @@ class StubRuntime:
     def sweep_orphans(self, owned: Container[AttemptKey]) -> list[AttemptKey]:
         """See `base.Runtime`."""
         self.swept.append({key for key in self.handles if key in owned})
+        return []
+
+    def sweep_home(self, abandoned: Abandoned) -> list[AttemptKey]:
+        """See `base.Runtime`."""
+        over = abandoned(list(self.handles))
+        self.abandoned = {key for key in self.handles if key in over}
         return []
 
     def close(self) -> None:
@@ -400,6 +409,25 @@ def test_supervisor_whose_session_was_taken_stops_everything_and_begins_anew(sit
     assert site.wait_for_end(again).state == "succeeded"
 
 
+def test_supervisor_tells_once_that_a_run_is_no_longer_its_own(site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """As when the record went back to an earlier state; however long the command takes to end, and however often the record is asked."""
+    supervisor = site.start()
+    run_id, handle = site.begun(supervisor)
+    handle.n_deaf = 2
+    looked = threading.Semaphore(0)
+    real = supervisor.store.sessions.look
+    monkeypatch.setattr(supervisor.store.sessions, "look", lambda session_id: (looked.release(), real(session_id))[1])
+    with caplog.at_level(logging.WARNING, logger=supervisor_module.__name__):
+        site.hands.change("UPDATE runs SET session_id = %(other)s WHERE run_id = %(id)s", other=site.hands.worker().session_id, id=run_id)
+        wait_until(lambda: handle.stops, "it is stopped", interval_s=0.01)
+        while looked.acquire(blocking=False):
+            pass
+        for _ in range(5):
+            assert looked.acquire(timeout=PATIENCE_S)
+    assert [record.getMessage() for record in caplog.records] == [f"Run {run_id} is no longer ours: stopping it."]
+    assert handle.stops == ["superseded"]
+
+
 def test_supervisor_keeps_an_end_that_postgres_did_not_hear_of(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped while the record is away: what lies on the disk stays there, and the next life reports it under the same attempt."""
     supervisor = site.start()
@@ -583,6 +611,43 @@ def test_supervisor_looks_for_what_nobody_owns_again_and_again(site: Site, monke
     handle.end()
 
 
+def test_supervisor_clears_up_after_an_earlier_name_of_its_own(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the record gave up, at the start and from then on; what it has running, or knows nothing of, is left alone."""
+    monkeypatch.setattr(supervisor_module, "_SWEEP_S", 0.05)
+    hands, before = site.hands, site.hands.worker()
+    over, later = (hands.start(hands.sweep(), 0, before) for _ in range(2))
+    hands.finish(over)
+    hands.store.sessions.close(before.session_id)
+    keys = [(over.run_id, 1), (later.run_id, 1), (new_uuid(), 1)]
+    folders = [site.folder / "earlier name" / "runs" / run_id / str(attempt) / "work" for run_id, attempt in keys]
+    for key, folder in zip(keys, folders, strict=True):
+        folder.mkdir(parents=True)
+        site.docker.handles[key] = StubHandle()
+    site.start()
+    wait_until(lambda: not folders[0].parent.parent.exists(), "the folder is gone", interval_s=0.01)
+    assert site.docker.abandoned == {keys[0]}
+    hands.change("UPDATE attempts SET state = 'lost', ended_at = now() WHERE run_id = %(id)s", id=later.run_id)
+    wait_until(lambda: site.docker.abandoned == set(keys[:2]), "it is looked for again", interval_s=0.01)
+    wait_until(lambda: not folders[1].exists(), "this folder too is gone", interval_s=0.01)
+    assert folders[2].exists()
+
+
+def test_supervisor_reports_the_others_while_somebody_holds_a_lock_on_one(site: Site) -> None:
+    """One connection serves all reports and renewals: the one that waits for a lock gives it back soon, and asks again."""
+    supervisor = site.start()
+    (locked, handle), (other, other_handle) = site.begun(supervisor), site.begun(supervisor)
+    with site.hands.store.database.transaction() as tx:
+        tx.execute("SELECT 1 FROM runs WHERE run_id = %(id)s FOR UPDATE", {"id": locked})
+        handle.end()
+        site.hands.wait_for_blocked()
+        other_handle.end()
+        ended = "SELECT 1 FROM attempts WHERE run_id = %(id)s AND state = 'succeeded'"
+        wait_until(lambda: site.hands.sql(ended, id=other), "the other's end is recorded", deadline_s=3, interval_s=0.01)
+        assert site.hands.store.attempts.list(locked)[-1].state == "running"
+    assert site.wait_for_end(locked).state == "succeeded"
+    assert handle.stops == other_handle.stops == []
+
+
 def test_supervisor_leaves_its_attempts_to_a_newer_session_of_the_same_worker(site: Site) -> None:
     """The newer one has adopted them under the same numbers: the older ends, says why, and neither stops nor removes anything (D5)."""
     supervisor = site.start()
@@ -706,6 +771,32 @@ def test_supervisor_says_that_it_does_not_know_what_the_record_thinks_it_runs(si
 # -- output -----------------------------------------------------------------------------------------------
 
 
+def test_supervisor_reports_a_run_that_the_script_gave_up_at_wandb_as_failed(site: Site) -> None:
+    """Its process exits with 0; what the stand-in has left in its folder says otherwise."""
+    run_id, handle = site.begun(site.start(), compat="wandb")
+    (site.run_folder(run_id) / "1" / "work" / ".wandb-exit").write_text("3 the script called wandb.finish(exit_code=3)")
+    handle.end()
+    ended = site.wait_for_end(run_id)
+    assert (ended.state, ended.cause, ended.exit_status) == ("failed", "exit_status", 3)
+    assert ended.detail == "the script called wandb.finish(exit_code=3) (its process exited with 0)"
+
+
+def test_output_names_the_metric_that_was_printed_otherwise(site: Site) -> None:
+    """Nothing of it was collected, for nobody asked for it: the run's end says what was probably meant."""
+    sweep = site.hands.sweep(metric_name="val_loss", launch=Launch(metric_keys=("val_loss",)))
+    supervisor, run_id = site.start(), site.hands.run_id(sweep)
+    site.hands.place(run_id, supervisor._info)
+    wait_until(lambda: (run_id, 1) in site.process.handles, "it is started", interval_s=0.01)
+    handle = site.process.handles[run_id, 1]
+    wait_until(lambda: handle.waits, "it is waited for", interval_s=0.01)
+    (site.run_folder(run_id) / "1" / "stdout").write_text("epoch=1 val-loss=0.3\n")
+    handle.end()
+    site.wait_for_end(run_id)
+    run = site.hands.store.runs.get(run_id)
+    assert run.cause == "no_objective"
+    assert "The nearest name that it printed is 'val-loss'." in (run.detail or "")
+
+
 def test_output_of_a_killed_worker_is_sent_again_without_a_trace(hands: Hands, tmp_path: Path) -> None:
     """Killed when the points were committed and before it had noted that: sent again they are exact repetitions, which no reader sees."""
     held = hands.start(hands.sweep(launch=Launch(collect=Collect(keys=("loss",)))))
@@ -733,6 +824,37 @@ def test_output_of_a_killed_worker_is_sent_again_without_a_trace(hands: Hands, t
     history, _ = hands.store.metrics.history(held.run_id, "loss")
     assert [(point.step, point.value) for point in history] == [(n, n + 1.0) for n in range(5)]
     assert hands.store.logs.read(held.run_id).data == (folder / "stdout").read_bytes()
+
+
+def test_output_of_an_ended_attempt_is_read_on_from_where_a_killed_worker_was(hands: Hands, tmp_path: Path) -> None:
+    """A long one is read piece by piece, and each piece is noted, whether it held a metric or none."""
+    held = hands.start(hands.sweep(launch=Launch(collect=Collect(keys=("loss",)))))
+    filler = b"y\n" * (POLL_BYTES // 2)
+    (tmp_path / "stdout").write_bytes(b"loss=1\n" + filler + b"loss=2\n" + filler + filler + b"loss=3")
+    launch = held.claimed.launch
+    for n_read in (1, 2, 3):
+        output = Output.resume(tmp_path, launch, 1 << 20)
+        assert not output.ship(hands.store, held.claimed, is_final=True)
+        # A line that was cut is read again.
+        assert n_read * POLL_BYTES - output.progress[0] in range(n_read)
+    output = Output.resume(tmp_path, launch, 1 << 20)
+    assert output.ship(hands.store, held.claimed, is_final=True)
+    assert output.progress == ((tmp_path / "stdout").stat().st_size,) * 2
+    history, _ = hands.store.metrics.history(held.run_id, "loss")
+    assert [(point.step, point.value) for point in history] == [(0, 1.0), (1, 2.0), (2, 3.0)]
+
+
+def test_supervisor_tells_how_far_it_has_read_a_long_output(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run whose command has ended, and which is not told as ended, waits for a reason that can be read in the record (I5)."""
+    monkeypatch.setattr(attempt_module, "_TELL_READING_S", 0.0)
+    run_id, handle = site.begun(site.start(), collect=Collect(keys=("loss",)))
+    text = b"y\n" * POLL_BYTES + b"loss=4\n"
+    (site.run_folder(run_id) / "1" / "stdout").write_bytes(text)
+    handle.end()
+    ended = site.wait_for_end(run_id)
+    assert ended.info == {"output_read_bytes": 2 * POLL_BYTES, "output_bytes": len(text)}
+    history, _ = site.hands.store.metrics.history(run_id, "loss")
+    assert [point.value for point in history] == [4.0]
 
 
 def test_output_that_was_cut_is_not_sent_twice_when_postgres_was_away(hands: Hands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

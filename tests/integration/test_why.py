@@ -5,13 +5,17 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+from msgspec.structs import replace
 
 from scheduler.reconcile import Reconciler
 from sweeps.api.routing import Services
 from sweeps.api.shapes import WhyAnswer
 from sweeps.api.workers import tell_why
+from sweeps.cli.follow import last_failures
+from tests.support.fake_server import sweep_answer
 from tests.support.record import EXITED, NOT_LAUNCHED, STOPPED, SUCCEEDED, Hands
 from tracking.artifacts import ArtifactStore
 from tracking.errors import NotFound
@@ -294,6 +298,36 @@ def test_why_tells_of_trials_that_are_not_there_yet(asker: Asker) -> None:
     for ref in ("no-such-sweep/0", f"{sweep.short_id}/x", f"{sweep.short_id}/{'9' * 5000}", "no-such-sweep"):
         with pytest.raises(NotFound):
             asker.why(ref)
+
+
+def test_why_and_status_name_the_same_last_failure(asker: Asker) -> None:
+    """The failed trial with the highest number, in whatever order they ended, and however long ago."""
+    hands, sweep = asker.hands, asker.sweep(4)
+    worker = asker.worker("w", slots=4, cpus=4.0)
+    held = [hands.start(sweep, number, worker) for number in range(3)]
+    for number in (2, 0):
+        hands.finish(held[number], replace(EXITED, detail=f"of trial {number}"))
+        asker.judge()
+        hands.store.trials.conclude(hands.epoch, sweep.sweep_id)
+    told = "2 trials failed (2 by exit_status); the last one, trial 2: exit_status (of trial 2)."
+    assert asker.why(sweep.sweep_id)["reasons"][-1] == told
+    client = Mock()
+    client.trials.side_effect = lambda ref, **how: {"trials": hands.store.trials.list(ref, **how)}
+    (trial,) = last_failures(client, sweep_answer(sweep_id=sweep.sweep_id, counts={"failed": 2}))  # type: ignore[arg-type]
+    assert (trial.number, trial.detail) == (2, "of trial 2")  # type: ignore[attr-defined]
+
+
+def test_why_names_a_target_that_was_reached(asker: Asker) -> None:
+    """And the trial that did; nothing more is proposed for that reason, not for want of results."""
+    config = {"name": "w", "experiment": "w", "method": "random", "parameters": [], "command": {"kind": "macros", "words": []}, "limits": {"trials": 9}}
+    config |= {"metric": {"name": "loss", "target": 0.5}}
+    sweep = asker.sweep(2, config=config, metric_name="loss")
+    asker.worker("w")
+    asker.hands.conclude(sweep, n0=0.75)
+    assert not any("target" in reason for reason in asker.why(sweep.sweep_id)["reasons"])
+    asker.hands.conclude(sweep, n1=0.25)
+    told = "metric.target (0.5) is reached: trial 1 has loss 0.25. No further trial is proposed (2 of 9 proposed)."
+    assert told in asker.why(sweep.sweep_id)["reasons"]
 
 
 def test_why_of_a_large_sweep_reads_what_is_out_of_the_ordinary(asker: Asker) -> None:

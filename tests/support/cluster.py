@@ -21,9 +21,9 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import Engine, Row
 
 from sweeps.api.shapes import TrialAnswer
-from sweeps.cli.write import send
 from sweeps.client import Client, ServerAway
 from sweeps.spec import load_sweep
+from sweeps.submission import send
 from tests.support.services import free_port, process_state, stop_process, suspend_process, wait_until
 from tracking.settings import Settings
 from tracking.store.database import normalise_url
@@ -193,7 +193,7 @@ class Cluster:
     def submit(self, file: Path) -> str:
         """Submit a sweep file as the command line does, without the start of an interpreter; its sweep id."""
         with self.client() as client:
-            return send(client, load_sweep(file), Settings(home=self.folder / "home-cli"))["sweep_id"]
+            return send(client, load_sweep(file), Settings(home=self.folder / "home-cli"), tell=print)["sweep_id"]
 
     def wait_for_end(self, sweep_id: str, *, deadline_s: float = 100.0) -> list[TrialAnswer]:
         """Wait until a sweep is over; its trials."""

@@ -64,7 +64,7 @@ WAITS: Final[Mapping[str, tuple[str, str]]] = {
     "scheduler": ("a scheduler that leads, or that one's next look", "If it lasts for more than seconds: start `sweep scheduler`, or look at its log."),
     "search": ("a result: the search learns from each", "Nothing. A smaller `limits.parallel`, or `random`, waits less."),
     "resume": ("`sweep resume`", "`sweep resume SWEEP`."),
-    "trials": ("the open trials of a sweep that is stopping", "Nothing; `sweep cancel SWEEP` does not wait for them."),
+    "trials": ("the open trials of a sweep that is stopping or has reached its `metric.target`", "Nothing; `sweep cancel SWEEP` does not wait for them."),
     "back_off": ("its time, after an attempt that failed", "Nothing; `retry.delay` is yours to set. `sweep why` tells what failed."),
     "worker": ("a worker: none is here, or each is draining, cordoned or silent", "`sweep worker`; `sweep worker ls`, then `drain --undo` or `uncordon`."),
     "queue": ("a worker that serves its queue", "`sweep worker --queue QUEUE`, or another `queue` in the file."),
@@ -77,6 +77,10 @@ WAITS: Final[Mapping[str, tuple[str, str]]] = {
     "start": (
         "its code and environment, before its command starts",
         "Nothing: the first trial with an environment waits until that is built. The worker's log shows it.",
+    ),
+    "output": (
+        "the worker to read the rest of a long output for metrics: the command has ended",
+        "Nothing; `collect: {stdout: false}` where no metric is printed.",
     ),
     "verdict": ("the scheduler's word on a failed attempt", "If it lasts for more than seconds: start `sweep scheduler`, or look at its log."),
     "worker_back": ("a silent worker", "Start that worker again: it takes up what runs there. Otherwise the run goes to another one at the time that is told."),

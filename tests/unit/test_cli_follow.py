@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from sweeps.cli import follow, main
-from sweeps.cli.follow import RIDE_OUT_S, looks
 from sweeps.client import Client, ServerAway
+from sweeps.looks import NOTE_AFTER_S, RIDE_OUT_S, looks
 from tests.support.fake_server import ACTIVE, CANCELLED, FINISHED, STILL_RUNNING, WAITS, WHY, FakeServer
 from tests.support.screen import shown_lines
 
@@ -81,10 +81,10 @@ def test_following_rides_out_a_server_that_is_away() -> None:
         return item
 
     script = iter([ACTIVE, away, away, FINISHED])
-    assert [seen["state"] for seen in looks(lambda: look(script), pause=pause, clock=lambda: now)] == ["active", "finished"]
+    assert [seen["state"] for seen in looks(lambda: look(script), tell=print, pause=pause, clock=lambda: now)] == ["active", "finished"]
     for_ever = iter([ACTIVE, *[away] * 9])
     with pytest.raises(ServerAway):
-        list(looks(lambda: look(for_ever), pause=pause, clock=lambda: now))
+        list(looks(lambda: look(for_ever), tell=print, pause=pause, clock=lambda: now))
 
 
 @pytest.mark.parametrize("arguments", [["status"], ["status", "--watch"]])
@@ -115,8 +115,8 @@ def test_following_speaks_of_what_passes_only_when_it_stays(server: FakeServer, 
 
         assert not told(WAITS, placing, 100.0)
         assert told(WAITS, lasting, 100.1)
-        assert not told(WAITS, placing, 100.0 + follow.NOTE_AFTER_S - 0.1)
-        assert told(WAITS, placing, 100.0 + follow.NOTE_AFTER_S)
+        assert not told(WAITS, placing, 100.0 + NOTE_AFTER_S - 0.1)
+        assert told(WAITS, placing, 100.0 + NOTE_AFTER_S)
         assert not told(ACTIVE, placing, 110.0)
         assert not told(WAITS, placing, 111.0)
 

@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 
-from sweeps.cli.picture import bar, ending_lines, next_lines, progress_text, status_lines
-from sweeps.cli.terminal import aligned, bytes_text, cut, duration_text
+from sweeps.cli.picture import bar, ending_lines, failure_lines, next_lines, status_lines
+from sweeps.cli.terminal import aligned, cut
+from sweeps.standing import progress_text
+from sweeps.wording import bytes_text, duration_text
 
 
 def answer(n_running: int = 2, **changes: Any) -> Any:
@@ -98,6 +100,13 @@ def test_picture_of_a_fruitless_end_points_at_the_logs() -> None:
     lines = ending_lines(answer(state="failed", best=None, detail="No trial succeeded."), [failed])  # type: ignore[list-item]
     assert "1 failed: trial 17 out_of_memory: killed at 2 GiB  ->  sweep logs brave-otter-7f3a/17" in lines
     assert lines[0].startswith("Failed (No trial succeeded): wine")
+
+
+def test_picture_tells_a_failure_whole() -> None:
+    """What helps most, such as the metric that was probably meant, stands at the end of the reason."""
+    detail = f"The command succeeded, but metric 'val_loss' has no usable value: {'it never logged one. ' * 10}The nearest name is 'val-loss'."
+    (line,) = failure_lines(answer(), [{"number": 17, "cause": "no_objective", "detail": detail}])  # type: ignore[list-item]
+    assert line == f"1 failed: trial 17 no_objective: {detail}  ->  sweep logs brave-otter-7f3a/17"
 
 
 @pytest.mark.parametrize(("ended", "asked", "full"), [(0, 10, 0), (1, 1000, 0), (5, 10, 13), (10, 10, 26), (12, 10, 26), (0, 0, 26)])

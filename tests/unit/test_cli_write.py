@@ -7,7 +7,7 @@ import pytest
 
 from sweeps.cli import main
 from sweeps.client import Client
-from tests.support.fake_server import ACTIVE, FakeServer
+from tests.support.fake_server import ACTIVE, FINISHED, FakeServer
 
 
 @pytest.mark.parametrize(("limits", "told"), [("", True), ("run_cap: 5\n", False), ("limits: {time: 1h}\n", False)])
@@ -171,6 +171,41 @@ def test_cli_submit_prints_one_line_of_data(server: FakeServer, tmp_path: Path, 
     assert "sweep cancel brave-otter-7f3a" in err
     assert main(["-q", "submit", str(tmp_path)]) == 0
     assert capsys.readouterr() == (out, "")
+
+
+@pytest.mark.parametrize("verb", ["submit", "run"])
+def test_cli_json_of_a_submitted_sweep_has_the_notes_on_its_file(
+    server: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """A program hears as well what the file probably does not mean."""
+    monkeypatch.setattr(Client, "has_snapshot", lambda *_: True)
+    (tmp_path / "train.py").touch()
+    (tmp_path / "sweep.yaml").write_text("program: train.py\nmethod: random\nparameters: {lr: {distribution: log_uniform, min: 1e-5, max: 1e-3}}\nrun_cap: 4\n")
+    server.says("POST /sweeps", FINISHED)
+    server.says(f"GET /sweeps/{FINISHED['sweep_id']}", FINISHED)
+    assert main([verb, str(tmp_path), "--json"]) == 0
+    (note,) = json.loads(capsys.readouterr().out)["notes"]
+    assert "did you mean log_uniform_values?" in note
+
+
+@pytest.mark.parametrize(
+    ("method", "cap", "head", "count"),
+    [
+        ("grid", "", "first commands:", 3),
+        ("grid", "run_cap: 2", "first commands:", 2),
+        ("random", "run_cap: 2", "commands such as:", 2),
+        ("bayes", "", "commands such as:", 3),
+    ],
+)
+def test_cli_validate_shows_no_more_commands_than_there_are_trials(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], method: str, cap: str, head: str, count: int
+) -> None:
+    """Those of a grid are known; what a search proposes is not, so what is shown is like it."""
+    (tmp_path / "train.py").touch()
+    (tmp_path / "sweep.yaml").write_text(f"program: train.py\nmethod: {method}\nmetric: {{name: x}}\nparameters: {{x: {{values: [1, 2, 3, 4]}}}}\n{cap}\n")
+    assert main(["validate", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.startswith("  /usr/bin/env") for line in lines[lines.index(head) + 1 :]] == [True] * count + [False]
 
 
 def digest_of(folder: Path) -> str:

@@ -5,17 +5,19 @@ import re
 import threading
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+from unittest.mock import Mock
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tracking.records import Collect, MetricPoint
+from tracking.records import Collect, Launch, MetricPoint
 from worker import collect as collect_module
-from worker.collect import KEY_CHARS, LINE_BYTES, MetricTail, StdoutCollector
+from worker.collect import KEY_CHARS, LINE_BYTES, PRINTED_NAMES, MetricTail, StdoutCollector, printed_names
 from worker.errors import BadPattern
+from worker.output import Output
 
 
 def collect(text: str | bytes, *keys: str, pattern: str | None = None) -> list[tuple[str, float, int]]:
@@ -385,6 +387,53 @@ def test_collect_finds_the_same_in_any_pieces(cuts: list[int]) -> None:
     assert len(expected) == 6
 
 
+PIECES: Final = (
+    *b'loss|acc|top|/|.|=|:| |1|-2.5e3|nan|\n|\r|{|}|"|,|\\u0073|los\\u0073|\\|\x1b[1m|\x1b]0;x|\x07|\b|\xff|\xc2\xa0'.split(b"|"),
+    "ä".encode(),
+    b"step=",
+    b"epoch 3",
+    b"loss=1\n",
+    b'{"loss": 1, "val": {"top.acc": 2}}\n',
+    b'{"lo\\u0073s": 3}\n',
+)
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=60), st.sampled_from([("loss",), ("loss", "val.top.acc"), ("top/loss", "ä"), ("loss.",), ('"', " ")]))
+@example([b'{"lo\\u0073s": 3}\n'], ("loss",))
+@example([b'{"loss": 1, "val": {"top.acc": 2}}\n'], ("val.top.acc",))
+@example([b"los", b"\x1b[1m", b"s\xc2\xa0=1\n"], ("loss",))
+@example([b"\x1b]0;x", b"\n", b"loss=1\n", b"\x07"], ("loss",))
+@example([b"\xffloss=1\n"], ("\N{REPLACEMENT CHARACTER}loss",))
+def test_collect_passes_over_no_line_that_holds_a_metric(pieces: list[bytes], keys: tuple[str, ...]) -> None:
+    """Searching whole blocks for what a metric can't do without finds what reading every line does."""
+    data = b"".join(pieces) + b"\n"
+    thorough = StdoutCollector(Collect(), keys)
+    thorough._reader.candidates = lambda block: block.split(b"\n")  # type: ignore[union-attr, method-assign]
+    expected = [point for line in data.replace(b"\r", b"\n").splitlines(keepends=True) for point in thorough.feed(line, 0)]
+    assert repr(plain(StdoutCollector(Collect(), keys).feed(data, 0))) == repr(plain(expected))
+
+
+@pytest.mark.parametrize(("pattern", "limit_s"), [(None, 1.0), (r"(?P<key>\w+)=(?P<value>\d)", 3.0)], ids=["by key", "by pattern"])
+def test_collect_is_fast_with_short_lines_that_hold_nothing(pattern: str | None, limit_s: float) -> None:
+    """Hundreds of megabytes of them may lie between a trial's end and its outcome; nor is a pattern to blame for their number."""
+    collector = StdoutCollector(Collect(pattern=pattern), ("loss",))
+    began = time.thread_time()
+    collector.feed(b"y\n" * (8 << 20), 0)
+    assert time.thread_time() - began < limit_s
+    assert collector.note == ""
+    assert plain(collector.feed(b"loss=1\n", 0)) == [("loss", 1.0, 0)]
+
+
+def test_collect_searches_a_long_output_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one is searched no other thread runs, nor is the worker's lease renewed: 256 KiB take a few milliseconds at most."""
+    collector = StdoutCollector(Collect(), ("loss",))
+    n_searched: list[int] = []
+    monkeypatch.setattr(collector._reader, "candidates", lambda block: n_searched.append(len(block)) or [])
+    collector.feed(b"no metric here\n" * (1 << 18), 0)
+    assert sum(n_searched) == 15 << 18
+    assert max(n_searched) <= 1 << 18 | 15
+
+
 def test_collect_tail_follows_a_growing_file(tmp_path: Path) -> None:
     """Points come as lines are completed, and the last line at the end."""
     path = tmp_path / "stdout"
@@ -399,6 +448,41 @@ def test_collect_tail_follows_a_growing_file(tmp_path: Path) -> None:
 
 
 PAGE: Final = (Path(__file__).resolve().parents[2] / "docs" / "collecting-metrics.md").read_text(encoding="utf-8")
+
+
+def test_collect_lists_the_names_that_were_printed() -> None:
+    """Whatever has a number, asked for or not; the latest last, and no more than the last hundred."""
+    text = b"val-loss=0.3 valloss: 0.2\r\x1b[1mval/Loss\x1b[0m = 1e-3\n{'acc': nan, \"top5\": 7}\nat 12:30 see http://x lr=1,234 name=adam\nval-loss=.1"
+    assert printed_names(text) == ("valloss", "val/Loss", "acc", "top5", "val-loss")
+    many = printed_names(b" ".join(b"m%d=1" % n for n in range(1000)))
+    assert many == tuple(f"m{n}" for n in range(1000 - PRINTED_NAMES, 1000))
+
+
+@pytest.mark.parametrize("text", [b"a" * 65536, b"a " * 32768, b"a" + b" " * 65536, b"a=" * 32768, b"a=" + b"b." * 32768, b"\x1b[" * 32768])
+def test_collect_lists_printed_names_in_time_in_proportion_to_the_output(text: bytes) -> None:
+    """Every trial whose objective was not printed pays for it."""
+    began = time.thread_time()
+    printed_names(text)
+    assert time.thread_time() - began < 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "fields", "names"),
+    [
+        ("valloss=0.3\n", {}, ("valloss",)),
+        ("valloss=0.3\nval_loss=0.2\n", {}, ()),
+        ("valloss=0.3\n", {"collect": Collect(stdout=False)}, ()),
+        ("valloss=0.3\n", {"metric_keys": ()}, ()),
+        (None, {}, ()),
+    ],
+)
+def test_output_names_what_was_printed_unless_the_metric_was(tmp_path: Path, text: str | None, fields: dict[str, Any], names: tuple[str, ...]) -> None:
+    """Only what may be read from the output, and was not, may have been printed under another name."""
+    if text is not None:
+        (tmp_path / "stdout").write_text(text)
+    output = Output(tmp_path, Launch(**{"metric_keys": ("val_loss",), **fields}), 1 << 20)
+    output.ship(Mock(), Mock(), is_final=True)
+    assert output.unasked() == names
 
 
 def test_docs_page_of_collecting_is_true() -> None:

@@ -212,7 +212,7 @@ def test_docs_name_files_tests_and_settings_that_are_there(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     files = re.findall(r"`((?:tracking|sweeps|scheduler|worker|tests|deploy|docs|examples)/[\w./-]+)`", text)
     tests = [(next((ROOT / "tests").rglob(file), page), name) for file, name in re.findall(r"`(test_\w+\.py)::(test_\w+)`", text)]
-    ours = {f"SWEEP_{item.name.upper()}" for item in fields(Settings)} | set(re.findall(r'"(SWEEP_[A-Z_]+)":', inspect.getsource(surroundings.trial_variables)))
+    ours = {f"SWEEP_{item.name.upper()}" for item in fields(Settings)} | set(re.findall(r'"(SWEEP_[A-Z_]+)":', inspect.getsource(surroundings)))
     variables = set(re.findall(r"`(SWEEP_[A-Z_]*[A-Z])\b", text)) - ours - FOR_TESTS
     assert [file for file in files if not (ROOT / file).exists()] == []
     assert [name for path, name in tests if f"def {name}(" not in path.read_text(encoding="utf-8")] == []

@@ -83,6 +83,7 @@ def test_submit_tells_all_problems_of_a_file_with_line_and_column(tmp_path: Path
 )
 def test_submit_refuses_arguments_that_contradict(arguments: tuple[Any, dict[str, Any]]) -> None:
     """What would be ignored is refused."""
+    Path("sweep.yaml").touch()
     file, keywords = arguments
     with pytest.raises(SpecError, match="belong"):
         sweeps.submit(file[0] if isinstance(file, tuple) else file, **keywords)

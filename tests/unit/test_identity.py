@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -62,6 +63,37 @@ def test_identity_knows_the_folders_of_others_that_are_down(tmp_path: Path) -> N
     second.close()
     assert sorted(first.others()) == [tmp_path / "workers" / "torn", tmp_path / "workers" / "w2"]
     first.close()
+
+
+def test_identity_of_the_home_is_the_same_for_all_its_workers(tmp_path: Path) -> None:
+    """Whatever their names, started at once and started again; another home has another."""
+
+    def home_id(name: str) -> str:
+        folder = StateFolder(tmp_path / "one", name)
+        folder.close()
+        return folder.home_id
+
+    with ThreadPoolExecutor(8) as pool:
+        ids = set(pool.map(home_id, [f"w{number}" for number in range(8)]))
+    assert ids == {home_id("w0")}
+    other = StateFolder(tmp_path / "other", "w0")
+    other.close()
+    assert {other.home_id} != ids
+
+
+@pytest.mark.parametrize("content", ["", "0" * 35, "\0" * 36, "\xff" * 36])
+def test_identity_of_a_home_that_was_torn_is_made_anew(tmp_path: Path, content: str) -> None:
+    """A crash may leave a file without its content; two homes of one id must not come of that."""
+    ids = []
+    for name in ("w1", "w2"):
+        folder = StateFolder(tmp_path, name)
+        folder.close()
+        ids.append(folder.home_id)
+        if name == "w1":
+            (tmp_path / "workers" / "home.id").write_text(content, encoding="latin-1")
+    again = StateFolder(tmp_path, "w1")
+    again.close()
+    assert ids[0] != ids[1] == again.home_id
 
 
 def test_identity_of_a_worker_whose_disk_is_full_is_refused_with_the_name_of_its_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

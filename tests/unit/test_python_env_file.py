@@ -61,8 +61,41 @@ def test_python_env_problems_stand_beside_those_of_the_mlproject(file: Path) -> 
 )
 def test_python_env_that_can_be_built_is_taken(file: Path, text: str) -> None:
     """Nothing is asked that a worker does not ask."""
+    file.with_name("requirements.txt").write_text("# torch\nscipy \\\n  >=1\n")
     file.write_text(text)
     assert load_project(file.parents[1]).config.environment.path == "env/python_env.yaml"
+
+
+@pytest.mark.parametrize(
+    ("requirement", "listing", "place", "message"),
+    [
+        ("-r nothing.txt", "", "python_env.yaml:3:5", "the project has no requirements file 'nothing.txt'"),
+        ("-r ../MLproject", "", "python_env.yaml:3:5", "the requirements file '../MLproject' lies outside 'env', the folder of the python_env file"),
+        ("-e .", "", "python_env.yaml:3:5", "the dependency `-e .` is a local folder or file, and environments are shared between attempts"),
+        ("./lib", "", "python_env.yaml:3:5", "the dependency `./lib` is a local folder or file, and environments are shared between attempts"),
+        ("-c versions.txt", "", "python_env.yaml:3:5", "constraint files (`-c versions.txt`) are not supported"),
+        ("-r list.txt", "torch\nscipy \\\n>=1\n-r more.txt\n", "list.txt:4:1", "the project has no requirements file 'more.txt'"),
+        (
+            "-r list.txt",
+            "torch\n\n--editable ../x  # ours\n",
+            "list.txt:3:1",
+            "the dependency `--editable ../x` is a local folder or file, and environments are shared between attempts",
+        ),
+        ("-r list.txt", "-r deep.txt\n", "deep.txt:2:1", "the dependency `-e .` is a local folder or file"),
+        ("-r list.txt", "-r ./list.txt\n", "list.txt:1:1", "the requirements file './list.txt' includes itself"),
+        ("-r list.txt", "caf\udce9\n", "python_env.yaml:3:5", "the requirements file 'list.txt' can't be read"),
+    ],
+)
+def test_python_env_requirement_that_no_worker_takes_is_told_with_its_place(file: Path, requirement: str, listing: str, place: str, message: str) -> None:
+    """In the file that has to be changed, before anything is sent: not by a worker, when the first trial starts."""
+    file.write_text(f"dependencies:\n  - numpy\n  - {requirement}\n")
+    file.with_name("deep.txt").write_text("torch\n-e .\n")
+    file.with_name("list.txt").write_text(listing, errors="surrogateescape")
+    with pytest.raises(SpecProblems) as caught:
+        load_project(file.parents[1])
+    (problem,) = caught.value.problems
+    assert problem.place == f"{file.parent}/{place}"
+    assert problem.message.startswith(message)
 
 
 def test_python_env_found_by_itself_is_checked_too(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Slips of the pen in sweep files and on the command line: each is told as what it is, with what to write."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -87,15 +88,17 @@ def test_spec_exponents_that_look_like_values_are_noted(distribution: str, low: 
     assert notes(parse_sweep(text, "s.yaml", project_dir=None)) == ([f"parameter 'lr': {told}"] if told else [])
 
 
-def test_cli_validate_tells_notes_on_standard_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """And is content with the file."""
+def test_cli_validate_tells_notes_and_is_content(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On standard error for people, as a field of the object for programs."""
     (tmp_path / "t.py").touch()
     (tmp_path / "sweep.yaml").write_text("program: t.py\nmethod: random\nparameters: {lr: {distribution: log_uniform, min: 1e-5, max: 1e-3}}\n")
     for arguments in ([], ["--json"]):
         assert main(["validate", str(tmp_path), *arguments]) == 0
         said = capsys.readouterr()
         assert "did you mean log_uniform_values?" in said.err
-        assert "did you mean" not in said.out
+        told = json.loads(said.out)["notes"] if arguments else [said.out]
+        assert [text.startswith("parameter 'lr': log_uniform's") for text in told] == [bool(arguments)]
+        assert ("did you mean log_uniform_values?" in told[0]) is bool(arguments)
 
 
 @pytest.mark.parametrize(
@@ -140,3 +143,45 @@ def test_cli_mlproject_in_place_of_its_folder_is_told_what_to_run(tmp_path: Path
     (tmp_path / "MLproject").write_text(MLPROJECT)
     assert main(["run", str(tmp_path / "MLproject")]) == 2
     assert f"run its folder: `sweep run {tmp_path}`" in capsys.readouterr().err
+
+
+APPENDED = "parameter 'aplha' is not in the entry point, and is appended to the command as --aplha; 'alpha' was probably meant, which keeps its default, 0.5"
+
+
+@pytest.mark.parametrize(
+    ("params", "told"),
+    [
+        (["aplha=0.1"], [APPENDED]),
+        (["Alpha=0.1"], [APPENDED.replace("aplha", "Alpha")]),
+        # Both: the one that is appended is meant.
+        (["aplha=0.1", "alpha=0.2"], []),
+        (["beta=0.1"], []),
+        (["alpha=0.1"], []),
+    ],
+)
+def test_cli_parameter_near_one_with_a_default_is_noted_and_appended(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], params: list[str], told: list[str]
+) -> None:
+    """MLflow appends what the entry point does not declare, without a word; so do we, with one."""
+    (tmp_path / "MLproject").write_text("entry_points:\n  main:\n    parameters: {alpha: {type: float, default: 0.5}}\n    command: python t.py {alpha}\n")
+    assert main(["validate", str(tmp_path), *(f"-P{param}" for param in params), "--json"]) == 0
+    said = capsys.readouterr()
+    plan = json.loads(said.out)
+    assert plan["notes"] == told
+    assert said.err == "".join(f"note: {text}\n" for text in told)
+    name, _, value = params[0].partition("=")
+    assert plan["commands"][0] == (["python", "t.py", "0.1"] if name == "alpha" else ["python", "t.py", plan["commands"][0][2], f"--{name}", value])
+
+
+def test_sweep_file_with_a_parameter_near_one_with_a_default_is_noted(tmp_path: Path) -> None:
+    """The same in a sweep file; of several entry points one that declares it is enough, and nested ones go by their outermost name."""
+    points = "entry_points:\n  main:\n    parameters: {alpha: {default: 0.5}, opt: {default: ''}}\n    command: python t.py {alpha} {opt}\n"
+    (tmp_path / "MLproject").write_text(points + "  other:\n    parameters: {alpah: {default: 1}}\n    command: python t.py {alpah}\n")
+    file = tmp_path / "sweep.yaml"
+    for text, found in (
+        ("parameters: {aplha: {values: [1]}, opt: {parameters: {alph: {value: 1}}}}", ["aplha"]),
+        ("parameters: {entry_point: {values: [main, other]}, alpah: {value: 1}}", []),
+        ("parameters: {entry_point: {values: [main, other]}, alfa: {value: 1}, alhpa: {value: 1}}", ["alhpa"]),
+    ):
+        file.write_text(f"method: grid\n{text}\n")
+        assert [note.split("'")[1] for note in notes(load_sweep(file).config)] == found

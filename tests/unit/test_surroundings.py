@@ -209,6 +209,14 @@ def test_surroundings_of_a_process_are_told_in_variables(
     assert not {"SWEEP_DATABASE_URL", "SWEEP_HOME", "MLFLOW_TRACKING_USERNAME"} & told.keys()
 
 
+def test_surroundings_of_the_stand_in_for_wandb_tell_where_a_failure_is_told(surroundings: Surroundings, tmp_path: Path) -> None:
+    """In the working folder, which containers have elsewhere; where the real package is used nobody looks there."""
+    in_process, in_container = claimed(compat="wandb"), claimed(compat="wandb", resources=Resources(image="any"))
+    assert surroundings.variables(in_process, "token", tmp_path, None)["SWEEP_WANDB_EXIT_FILE"] == str(tmp_path / "work" / ".wandb-exit")
+    assert surroundings.variables(in_container, "token", tmp_path, None)["SWEEP_WANDB_EXIT_FILE"] == "/work/.wandb-exit"
+    assert "SWEEP_WANDB_EXIT_FILE" not in surroundings.variables(claimed(), "token", tmp_path, None)
+
+
 def test_surroundings_add_what_the_file_asks_for_behind_our_client(surroundings: Surroundings, tmp_path: Path) -> None:
     """A PYTHONPATH of its own comes after ours, not instead of it."""
     told = surroundings.variables(claimed(env={"PYTHONPATH": "lib", "OMP_NUM_THREADS": "1"}), "token", tmp_path, None)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.cli.unanswered import remembered
 from sweeps.client import InvalidRequest, ServerAway, ServerError
+from sweeps.unanswered import remembered
 
 SERVER = "http://somewhere"
 BODY = {"config": {"name": "a"}, "source": "name: a"}
@@ -16,7 +16,7 @@ BODY = {"config": {"name": "a"}, "source": "name: a"}
 def submit(home: Path, answer: Exception | None, *, server: str = SERVER, body: dict[str, object] = BODY) -> str:
     """The id that a submission was sent under, whatever came back."""
     sent: list[str] = []
-    with suppress(ServerError), remembered(home, server, body) as submission_id:
+    with suppress(ServerError), remembered(home, server, body, print) as submission_id:
         sent.append(submission_id)
         if answer is not None:
             raise answer
@@ -37,7 +37,7 @@ def test_submission_keeps_its_id_until_it_is_answered(tmp_path: Path, lost: Serv
 def test_submission_keeps_its_id_when_it_is_interrupted(tmp_path: Path) -> None:
     """Ctrl-C says nothing about whether it had arrived."""
     sent = []
-    with pytest.raises(KeyboardInterrupt), remembered(tmp_path, SERVER, BODY) as submission_id:  # noqa: PT012 -- what is given is looked at
+    with pytest.raises(KeyboardInterrupt), remembered(tmp_path, SERVER, BODY, print) as submission_id:  # noqa: PT012 -- what is given is looked at
         sent.append(submission_id)
         raise KeyboardInterrupt
     assert submit(tmp_path, None) == sent[0]
@@ -61,7 +61,7 @@ def test_submission_is_another_to_another_server_or_with_other_contents_or_later
 
 def test_two_submissions_at_once_are_two_sweeps(tmp_path: Path) -> None:
     """Whoever submits while the same is under way does not repeat it."""
-    with remembered(tmp_path, SERVER, BODY) as one, remembered(tmp_path, SERVER, BODY) as other:
+    with remembered(tmp_path, SERVER, BODY, print) as one, remembered(tmp_path, SERVER, BODY, print) as other:
         assert one != other
 
 

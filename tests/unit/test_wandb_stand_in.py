@@ -15,10 +15,12 @@ from typing import Any, Final
 import pytest
 
 from sweeps.spec import parse_sweep
+from tests.support.record import EXITED, SUCCEEDED
 from tests.support.services import wait_until
 from tests.support.tracking_server import FakeServer, fake_server
 from tracking.records import ClaimedRun, Launch
-from worker.surroundings import CLIENT_FOLDER, trial_variables, wandb_config
+from worker.runtimes.base import WORK
+from worker.surroundings import CLIENT_FOLDER, WANDB_EXIT_FILE, heed_wandb, trial_variables, wandb_config
 
 PREFIX: Final = "/api/2.0/mlflow-artifacts/artifacts/7/r1/artifacts/"
 
@@ -444,6 +446,34 @@ def test_wandb_init_again_is_the_same_run(run: Runs, server: FakeServer) -> None
         """
     )
     assert server.points == [("x", 1.0, 0), ("y", 2.0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("lines", "ended"),
+    [
+        ("wandb.init()\nwandb.finish(exit_code=1)", (1, "the script called wandb.finish(exit_code=1)")),
+        ("wandb.init().finish(256 + 7)", (7, "the script called wandb.finish(exit_code=263)")),
+        ("wandb.init().finish(256)", (1, "the script called wandb.finish(exit_code=256)")),
+        ("wandb.init().finish(exit_code=-1)", (1, "the script called wandb.finish(exit_code=-1)")),
+        ("try:\n    with wandb.init():\n        1 / 0\nexcept ZeroDivisionError:\n    pass", (1, "ZeroDivisionError left the script's wandb run")),
+        ("with wandb.init():\n    sys.exit()", None),
+        ("wandb.init().finish(exit_code=0)\nwandb.finish(exit_code=1)", None),
+        ("wandb.init()\nwandb.finish(exit_code=1)\nwandb.init()", None),
+        ("wandb.init(mode='disabled')\nwandb.finish(exit_code=1)", None),
+    ],
+)
+def test_wandb_run_that_is_finished_with_an_exit_code_has_failed(run: Runs, tmp_path: Path, lines: str, ended: tuple[int, str] | None) -> None:
+    """As at W&B, though the process exits with 0; where a trial has several runs, the last one decides."""
+    (tmp_path / WORK).mkdir()
+    run(f"import sys\nimport wandb\n{lines}\n", env={"SWEEP_WANDB_EXIT_FILE": str(tmp_path / WORK / WANDB_EXIT_FILE)})
+    outcome = heed_wandb(SUCCEEDED, Launch(compat="wandb"), tmp_path)
+    if ended is None:
+        assert outcome == SUCCEEDED
+    else:
+        assert (outcome.verdict, outcome.cause, outcome.exit_status) == ("failed", "exit_status", ended[0])
+        assert outcome.detail == f"{ended[1]} (its process exited with 0)"
+    assert heed_wandb(SUCCEEDED, Launch(), tmp_path) == SUCCEEDED
+    assert heed_wandb(EXITED, Launch(compat="wandb"), tmp_path) == EXITED
 
 
 def test_wandb_mode_disabled_records_nothing(run: Runs, server: FakeServer) -> None:

@@ -14,7 +14,7 @@ from sweeps.api.story import tell_run, tell_sweep
 from sweeps.api.waits import Bounds, Scene, Wish, lacks, openings, why_not_placed
 from sweeps.api.why import not_proposed, why_run, why_sweep
 from sweeps.wording import clock_text, listed, span_text, until_text
-from tracking.records import Event, Launch, Resources, Retry, Run, Sweep, SweepCounts, WorkerView
+from tracking.records import Event, Launch, Resources, Retry, Run, Sweep, SweepCounts, Trial, WorkerView
 from tracking.states import AttemptEvent, RunEvent, SweepEvent, TrialEvent
 from tracking.store.attempts import Attempt
 from tracking.store.queue import HeldRun, QueuedRun
@@ -22,6 +22,11 @@ from tracking.store.why import Holding, Progress, Standing, Stay, Surroundings
 
 GIB: Final = 1 << 30
 NOW: Final = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def trial(number: int, state: str = "finished", **fields: Any) -> Trial:
+    """A trial that has ended."""
+    return Trial("s", number, state, {}, 0, f"r{number}", state, 1, NOW, **fields)
 
 
 def ago(seconds: float) -> datetime:
@@ -357,6 +362,12 @@ COURSES: Final[dict[str, tuple[Standing, Attempt, Scene, list[tuple[str, str]]]]
         scene(),
         [("start", "Attempt 1 is being prepared on w1 since 03:03:05 UTC (1 min ago): its code and environment, then its command.")],
     ),
+    "output is read": (
+        HELD,
+        replace(ATTEMPT, started_at=None, info={"output_read_bytes": 120_400_000, "output_bytes": 300_000_000}),
+        scene(),
+        [("output", "Attempt 1 on w1 has ended; its output is being read for metrics: 120 of 300 MB.")],
+    ),
     "verdict due": (
         replace(HELD, verdict_due=True),
         ATTEMPT,
@@ -559,12 +570,40 @@ def test_why_tells_where_the_trials_of_a_sweep_are(sweep: Sweep, counts: SweepCo
 def test_why_tells_how_a_sweep_ended_and_what_failed() -> None:
     """A sweep's end has a cause; its failures are counted by theirs, and the last one is told."""
     ended = replace(SWEEP, state="failed", cause="over_budget", detail="10 trials failed.")
-    last = Event(seq=1, at=NOW, subject="trial", event="fail", to_state="failed", trial_number=7, cause="signal", detail="signal 9")
-    reasons = why_sweep(ended, SweepCounts(failed=10), Progress(), {"exit_status": 9, "signal": 1}, [last], scene())
+    last = trial(7, state="failed", cause="signal", detail="signal 9")
+    reasons = why_sweep(ended, SweepCounts(failed=10), Progress(), {"exit_status": 9, "signal": 1}, [], scene(), last_failed=last)
     assert [reason.text for reason in reasons] == [
         "The sweep is failed, cause over_budget (10 trials failed).",
         "10 trials failed (9 by exit_status and 1 by signal); the last one, trial 7: signal (signal 9).",
     ]
+
+
+TARGETED: Final = replace(SWEEP, config=CONFIG | {"metric": {"name": "rmse", "target": 0.5}})
+REACHED: Final = "metric.target (0.5) is reached: trial 3 has rmse 0.25. No further trial is proposed (5 of 10 proposed)."
+
+
+@pytest.mark.parametrize(
+    ("sweep", "counts", "value", "told"),
+    [
+        (
+            replace(TARGETED, state="finished", cause="completed"),
+            SweepCounts(finished=5),
+            0.25,
+            [("", "The sweep is finished, cause completed."), ("", REACHED)],
+        ),
+        (TARGETED, SweepCounts(open=1, running=1, finished=4), 0.25, [("", "1 trial runs now."), ("trials", REACHED)]),
+        (TARGETED, SweepCounts(finished=5), 0.25, [("scheduler", REACHED)]),
+        # Not for that: nobody was as good, somebody ended it, or all were tried.
+        (replace(TARGETED, state="finished", cause="completed"), SweepCounts(finished=5), 0.75, [("", "The sweep is finished, cause completed.")]),
+        (replace(TARGETED, state="finished", cause="stopped"), SweepCounts(finished=5), 0.25, [("", "The sweep is finished, cause stopped.")]),
+        (replace(TARGETED, state="finished", cause="completed"), SweepCounts(finished=10), 0.25, [("", "The sweep is finished, cause completed.")]),
+        (replace(SWEEP, state="finished", cause="completed"), SweepCounts(finished=5), 0.25, [("", "The sweep is finished, cause completed.")]),
+    ],
+)
+def test_why_names_the_target_that_a_sweep_has_reached(sweep: Sweep, counts: SweepCounts, value: float, told: list[tuple[str, str]]) -> None:
+    """A search that has found enough proposes nothing more, which is why it ends before its time."""
+    reasons = why_sweep(sweep, counts, Progress(n_running=counts.running), {}, [], scene(), best=trial(3, value=value))
+    assert [(reason.wait, reason.text) for reason in reasons] == told
 
 
 def test_why_tells_of_trials_that_have_yet_to_stop() -> None:

@@ -54,6 +54,12 @@ UPDATE attempts SET started_at = now(), info = info || %(info)s::jsonb
  WHERE run_id = %(run_id)s AND attempt = %(attempt)s AND session_id = %(session_id)s AND state = 'running' AND started_at IS NULL
 """
 
+NOTE: Final = """
+UPDATE attempts SET info = info || %(info)s::jsonb
+ WHERE run_id = %(run_id)s AND attempt = %(attempt)s AND session_id = %(session_id)s AND state = 'running'
+"""
+"""Index: primary key."""
+
 END: Final = f"""
 WITH a AS (
     UPDATE attempts SET state = %(state)s, ended_at = now(), finish_key = %(finish_key)s, cause = %(cause)s, detail = %(detail)s,
@@ -137,6 +143,15 @@ LIST: Final = """
 SELECT a.*, w.name AS worker_name FROM attempts a LEFT JOIN workers w ON w.worker_id = a.worker_id
  WHERE a.run_id = %(run_id)s ORDER BY a.attempt
 """
+
+ABANDONED: Final = """
+SELECT a.run_id, a.attempt
+  FROM unnest(%(run_ids)s::text[], %(attempts)s::int[]) AS asked (run_id, attempt) JOIN attempts a USING (run_id, attempt)
+ WHERE a.state <> 'running'
+   AND NOT EXISTS (SELECT 1 FROM sessions s WHERE s.worker_id = a.worker_id AND s.state = 'live' AND s.lease_until >= now())
+"""
+"""Indexes: primary key, uq_sessions_live. Over, of workers that are not there: one that is may be tidying up this very moment. What
+the record does not know may be another cluster's."""
 
 LOSE_OF_SESSIONS: Final = """
 WITH a AS (

@@ -107,6 +107,12 @@ class Attempts:
         with self._database.autocommit() as tx:
             tx.execute(sql.STARTED, {"run_id": run_id, "attempt": attempt, "session_id": session_id, "info": text})
 
+    def note(self, run_id: str, attempt: int, session_id: str, info: dict[str, Any]) -> None:
+        """Note how far the attempt has come, beside what it is; what is noted anew takes the place of the old."""
+        text = msgspec.json.encode(info).decode()
+        with self._database.autocommit() as tx:
+            tx.execute(sql.NOTE, {"run_id": run_id, "attempt": attempt, "session_id": session_id, "info": text})
+
     def finish(self, run_id: str, attempt: int, session_id: str, outcome: Outcome, *, finish_key: str) -> FinishAnswer:
         """Record how an attempt ended.
 
@@ -137,7 +143,8 @@ class Attempts:
                 return FinishAnswer.REPEATED if same else FinishAnswer.REFUSED
             run_event, cause, detail, value = _run_event(outcome, row)
             if cause == Cause.NO_OBJECTIVE and row.value is None:
-                detail += _nearest(row.metric_name, [one.key for one in tx.rows(sql.METRIC_KEYS, values)])
+                logged = [one.key for one in tx.rows(sql.METRIC_KEYS, values)]
+                detail += _nearest(row.metric_name, logged, "logged") or _nearest(row.metric_name, outcome.printed, "printed")
             values.update(cause=cause, detail=_clean(detail), attempt_cause=outcome.cause, attempt_detail=_clean(outcome.detail))
             if run_event is None:
                 tx.execute(sql.VERDICT_DUE, {**values, "is_machinery": cause in MACHINERY_CAUSES})
@@ -162,6 +169,12 @@ class Attempts:
         if row.state != "running" and not is_broken("no-fence"):
             raise Unauthenticated("The attempt that this token belongs to has ended; what it sends is no longer recorded.")
         return Fence(*named)
+
+    def abandoned(self, keys: Sequence[tuple[str, int]]) -> set[tuple[str, int]]:
+        """Which of some attempts, (run_id, attempt), have ended, with their worker not there to tidy up after them. They stay so."""
+        asked = {"run_ids": [run_id for run_id, _ in keys], "attempts": [attempt for _, attempt in keys]}
+        with self._database.autocommit() as tx:
+            return {(row.run_id, row.attempt) for row in tx.rows(sql.ABANDONED, asked)}
 
     def list(self, run_id: str) -> Sequence[Attempt]:
         """All attempts of a run, oldest first."""
@@ -193,13 +206,13 @@ def _run_event(outcome: Outcome, row: Any) -> tuple[RunEvent | None, str, str, f
     return RunEvent.FAIL, Cause.NO_OBJECTIVE, f"The command succeeded, but metric {row.metric_name!r} has no usable value: {reason}.", None
 
 
-def _nearest(name: str, keys: Sequence[str]) -> str:
+def _nearest(name: str, keys: Sequence[str], verb: str) -> str:
     """A sentence about the metric that was probably meant, or nothing. How the parts of a name are joined, and its case, count for nothing."""
     by_bare: dict[str, str] = {}
     for key in keys:
         by_bare.setdefault(_bare(key), key)
     near = difflib.get_close_matches(_bare(name), by_bare, n=1, cutoff=0.6)
-    return f" The nearest name that it logged is {by_bare[near[0]]!r}." if near else ""
+    return f" The nearest name that it {verb} is {by_bare[near[0]]!r}." if near else ""
 
 
 def _bare(name: str) -> str:

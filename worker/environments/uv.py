@@ -25,6 +25,7 @@ import yaml
 from msgspec import Struct
 
 from tracking.records import PYTHON_ENV_KEYS, PYTHON_VERSION
+from tracking.requirements import Unusable, resolved
 from worker.errands import LOOK_S, CalledOff, Errands, keep_trying
 from worker.errors import EnvironmentBroken, IndexAway
 from worker.folders import locked
@@ -34,8 +35,6 @@ _DETAIL_LINES: Final = 12
 _COMPLETE: Final = ".complete"
 _FORMAT: Final = 1
 """Part of the hash: counts up when environments are to be built in another way."""
-_INCLUDE: Final = re.compile(r"^(-r|-c|--requirement|--constraint)[ =]\s*(?P<path>.+)$")
-_LOCAL: Final = re.compile(r"^(-e\b|--editable\b|\.|/|file:)|@\s*file:")
 _AWAY: Final = re.compile(
     r"error sending request|HTTP status server error \(5(?!01|05)\d\d|HTTP status client error \(429|operation timed out|error decoding response body"
     r"|connection (?:closed|reset|refused|timed out)|dns error|network is unreachable|could not resolve host|temporary failure in name resolution",
@@ -167,7 +166,7 @@ def read_python_env(file: Path) -> PythonEnv:
     lines += _lines(content, "dependencies", file)
     return PythonEnv(
         python=_version(content.get("python"), file),
-        requirements=tuple(resolved for line in lines for resolved in _resolve(line, file.parent, file.parent)),
+        requirements=tuple(resolved for line in lines for resolved in _resolve(line, file.parent)),
     )
 
 
@@ -199,29 +198,13 @@ def _version(value: object, file: Path) -> str:
     return text
 
 
-def _resolve(line: str, folder: Path, root: Path) -> Iterator[str]:
-    """A requirement with its includes replaced by what they hold, so that the digest covers it; constraints stay constraints.
-
-    Only plain requirement lists can be told apart from constraints once merged, so `-c` is refused.
-    """
-    text = re.sub(r"(^|\s)#.*$", "", line).strip()
-    include = _INCLUDE.match(text)
-    if include is None:
-        if _LOCAL.search(text):
-            raise EnvironmentBroken(
-                f"The dependency `{text}` is a local folder or file; environments are shared between attempts.",
-                hint="Leave it out: the project's own folder is where the command runs, so its modules can be imported.",
-            )
-        if text:
-            yield text
-        return
-    if include[1] in {"-c", "--constraint"}:
-        raise EnvironmentBroken(f"Constraint files (`{text}`) are not supported; write the versions into the requirements.")
-    path = (folder / include["path"].strip()).resolve()
-    if not path.is_relative_to(root.resolve()) or not path.is_file():
-        raise EnvironmentBroken(f"The project has no requirements file {include['path'].strip()!r}.")
-    for inner in path.read_text(encoding="utf-8").replace("\\\n", " ").splitlines():
-        yield from _resolve(inner, path.parent, root)
+def _resolve(line: str, folder: Path) -> Iterator[str]:
+    """A requirement with its includes replaced by what they hold, so that the digest covers it."""
+    for found in resolved(line, folder, folder):
+        if isinstance(found, Unusable):
+            place = f" ({found.file.name}:{found.line})" if found.file is not None else ""
+            raise EnvironmentBroken(f"{found.message[0].upper()}{found.message[1:]}{place}.", hint=found.hint)
+        yield found
 
 
 def _interpreter(version: str, environ: Mapping[str, str]) -> str:

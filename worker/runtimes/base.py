@@ -7,7 +7,7 @@ the attempt's folder, `stdout` and `stderr`, so that nothing downstream asks whi
 import contextlib
 import signal
 import threading
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal, Protocol
 
@@ -23,12 +23,17 @@ StopReason = Literal["cancel", "prune", "timeout", "superseded"]
 
 WORK: Final = "work"
 """Name of the working folder within an attempt's folder."""
+WORK_TARGET: Final = "/work"
+"""Where a container has it."""
 STDOUT: Final = "stdout"
 STDERR: Final = "stderr"
 STOP_FILE: Final = "stop.json"
 
 AttemptKey = tuple[str, int]
 """(run_id, attempt)."""
+
+Abandoned = Callable[[Sequence[AttemptKey]], Container[AttemptKey]]
+"""Which of some attempts the record says are over, with nobody there to tidy up after them."""
 
 
 class Mount(Struct, frozen=True):
@@ -148,6 +153,12 @@ class Runtime(Protocol):
 
         Args:
             owned: asked for each attempt after it was found, so that one which begins meanwhile is spared.
+        """
+
+    def sweep_home(self, abandoned: Abandoned) -> list[AttemptKey]:
+        """End what other workers of this home have started and nobody will ever come back for; return what was ended.
+
+        Such a worker may be an earlier name of this one. Attempts that are abandoned stay so.
         """
 
     def close(self) -> None:

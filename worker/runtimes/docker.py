@@ -19,9 +19,10 @@ import signal
 import struct
 import threading
 import time
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -39,6 +40,8 @@ from worker.runtimes.base import (
     STDOUT,
     STOP_FILE,
     WORK,
+    WORK_TARGET,
+    Abandoned,
     AttemptKey,
     AttemptSpec,
     ExitReport,
@@ -57,9 +60,7 @@ LABEL_RUN: Final = "sweep.run"
 LABEL_ATTEMPT: Final = "sweep.attempt"
 LABEL_WORKER: Final = "sweep.worker"
 LABEL_HOST: Final = "sweep.host"
-
-WORK_TARGET: Final = "/work"
-"""Where a container sees the attempt's working folder."""
+LABEL_HOME: Final = "sweep.home"
 _NOTE: Final = "container"
 """Name of the file that keeps a container's id from before it is started: if there is none by it any more, someone has removed it."""
 _N_PIDS: Final = 4096
@@ -69,6 +70,8 @@ _WAIT_S: Final = 60.0
 """How long one wait may last: the connection may be dead without anybody saying so."""
 _CONNECT_S: Final = 10.0
 _BACK_OFF_S: Final = 1.0
+_KILLED_S: Final = 10
+"""How long to wait for a container that is being killed."""
 _REMOVAL_S: Final = 2
 """How long to see whether a container that was killed is being removed."""
 _DRAIN_S: Final = 10.0
@@ -98,6 +101,27 @@ class _Doubt(NamedTuple):
     signals: frozenset[int] | None = None
 
 
+_ENDED: Final = ("exited", "dead", "removing")
+
+
+class _Labelled(NamedTuple):
+    """A container that its labels tell to be an attempt's."""
+
+    key: AttemptKey
+    worker_id: str
+    container_id: str
+    has_ended: bool
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> "_Labelled | None":
+        """What the engine says in a list; None for one that is no attempt."""
+        labels = facts["Labels"]
+        run_id, attempt = labels.get(LABEL_RUN), labels.get(LABEL_ATTEMPT, "")
+        if not run_id or not attempt.isdigit():
+            return None
+        return cls((run_id, int(attempt)), labels.get(LABEL_WORKER, ""), facts["Id"], facts["State"] in _ENDED)
+
+
 _CUT_OFF: Final = _Doubt("the container engine went away while it ran")
 
 
@@ -106,14 +130,16 @@ class DockerRuntime:
 
     Args:
         worker_id: labels what is started here.
+        home_id: does too, and stays when the worker is given another name: other homes and other clusters may use the same engine.
         network: which network containers get.
 
     Raises:
         EngineAway: the engine does not answer.
     """
 
-    def __init__(self, worker_id: str, *, network: Network = "bridge") -> None:
+    def __init__(self, worker_id: str, home_id: str, *, network: Network = "bridge") -> None:
         self._worker_id = worker_id
+        self._home_id = home_id
         self._network = network
         self._pulls: Errands[None] = Errands()
         try:
@@ -129,6 +155,7 @@ class DockerRuntime:
             raise LaunchFailed(f"Run {spec.run_id} names no image.")
         name = container_name(spec.run_id, spec.attempt)
         with _engine_errors(name):
+            self._end_earlier(spec)
             container_id = self._create(image, name, spec, called_off)
             if container_id is None:
                 return self._take_existing(name, spec)
@@ -151,14 +178,39 @@ class DockerRuntime:
 
     def sweep_orphans(self, owned: Container[AttemptKey]) -> list[AttemptKey]:
         """See `base.Runtime`."""
-        swept = []
         with _engine_errors("of this worker"):
-            for facts in self._api.containers(all=True, filters={"label": f"{LABEL_WORKER}={self._worker_id}"}):
-                key = self._key_of(facts["Labels"])
-                if key is not None and key not in owned:
-                    self._remove(facts["Id"])
-                    swept.append(key)
-        return swept
+            return [each.key for each in self._labelled({LABEL_WORKER: self._worker_id}) if each.key not in owned and self._clear(each)]
+
+    def sweep_home(self, abandoned: Abandoned) -> list[AttemptKey]:
+        """See `base.Runtime`."""
+        with _engine_errors("of this home"):
+            found = self._of_others()
+            over = abandoned([each.key for each in found]) if found else ()
+            return [each.key for each in found if each.key in over and self._clear(each)]
+
+    def _end_earlier(self, spec: AttemptSpec) -> None:
+        """End what other workers of this home have left of the run's earlier attempts: each is over now that the record has this one."""
+        if spec.attempt == 1:
+            return
+        for each in self._of_others({LABEL_RUN: spec.run_id}):
+            # What has ended is its worker's to tidy up, if that is there, or a sweep's.
+            if each.key[1] >= spec.attempt or each.has_ended:
+                continue
+            if self._clear(each):
+                _log.warning("Ended attempt %d of run %s, which another worker of this home had left.", each.key[1], spec.run_id)
+                continue
+            # Not removed, it must have ended at least: two attempts never run side by side.
+            with contextlib.suppress(NotFound):
+                self._api.wait(each.container_id, timeout=_KILLED_S)
+
+    def _of_others(self, labels: Mapping[str, str] = MappingProxyType({})) -> list[_Labelled]:
+        """The containers that other workers of this home have started."""
+        return [each for each in self._labelled({LABEL_HOME: self._home_id, **labels}) if each.worker_id != self._worker_id]
+
+    def _labelled(self, labels: Mapping[str, str]) -> list[_Labelled]:
+        """All containers with these labels, running or not, that are attempts."""
+        found = self._api.containers(all=True, filters={"label": [f"{label}={value}" for label, value in labels.items()]})
+        return [each for each in map(_Labelled.of, found) if each is not None]
 
     def close(self) -> None:
         """See `base.Runtime`."""
@@ -170,11 +222,10 @@ class DockerRuntime:
         Raises:
             NotFound: there is none.
         """
-        labels = {LABEL_RUN: run_id, LABEL_ATTEMPT: str(attempt), LABEL_WORKER: self._worker_id}
-        found = self._api.containers(all=True, filters={"label": [f"{label}={value}" for label, value in labels.items()]})
+        found = self._labelled({LABEL_RUN: run_id, LABEL_ATTEMPT: str(attempt), LABEL_WORKER: self._worker_id})
         if not found:
             raise NotFound(f"no container of attempt {attempt} of run {run_id}")
-        facts: dict[str, Any] = self._api.inspect_container(found[0]["Id"])
+        facts: dict[str, Any] = self._api.inspect_container(found[0].container_id)
         return facts
 
     def _create(self, image: str, name: str, spec: AttemptSpec, called_off: threading.Event | None) -> str | None:
@@ -204,6 +255,7 @@ class DockerRuntime:
                     LABEL_ATTEMPT: str(spec.attempt),
                     LABEL_WORKER: self._worker_id,
                     LABEL_HOST: spec.host_incarnation,
+                    LABEL_HOME: self._home_id,
                 },
                 # Kept here for a worker that adopts it.
                 stop_timeout=math.ceil(spec.stop_grace_s),
@@ -275,15 +327,18 @@ class DockerRuntime:
         with contextlib.suppress(OSError):
             (folder / _NOTE).unlink()
 
+    def _clear(self, each: _Labelled) -> bool:
+        """End and remove a container; whether it is gone. One that the engine can't remove must not keep the others from it."""
+        try:
+            self._remove(each.container_id)
+        except APIError as error:
+            _log.warning("The container of attempt %d of run %s can't be removed now: %s", each.key[1], each.key[0], error.explanation or error)
+            return False
+        return True
+
     def _remove(self, container_id: str) -> None:
         with contextlib.suppress(NotFound):
             self._api.remove_container(container_id, force=True, v=True)
-
-    def _key_of(self, labels: dict[str, str]) -> AttemptKey | None:
-        attempt = labels.get(LABEL_ATTEMPT, "")
-        if labels.get(LABEL_WORKER) != self._worker_id or LABEL_RUN not in labels or not attempt.isdigit():
-            return None
-        return labels[LABEL_RUN], int(attempt)
 
 
 class DockerHandle:
@@ -296,6 +351,8 @@ class DockerHandle:
         self._folder = folder
         self._grace_s = grace_s
         self._guard = threading.Lock()
+        # Apart from that: who asks for a stop does not wait for an engine that is asked how it ended.
+        self._stop_guard = threading.Lock()
         self._report: ExitReport | None = None
         self._judged: ExitReport | None = None
         self._ended = threading.Event()
@@ -317,7 +374,7 @@ class DockerHandle:
 
     def stop(self, reason: StopReason) -> None:
         """See `base.Handle`."""
-        with self._guard:
+        with self._stop_guard:
             if self._ended.is_set() or (self._stopper is not None and self._stopper.is_alive()):
                 return
             record_stop(self._folder, reason)
@@ -385,7 +442,8 @@ class DockerHandle:
             state = self._api.inspect_container(self._id)["State"]
             if state["Running"]:
                 return None
-            self._ended.set()
+            with self._stop_guard:
+                self._ended.set()
             if self._stopper is not None:
                 # It may be just back from sending the signal that ended this.
                 self._stopper.join(_DRAIN_S)
@@ -542,8 +600,8 @@ class _Output:
         """
         url = f"{self._api.base_url}/v{self._api.api_version}/containers/{self._id}/logs"
         params: dict[str, int] = {"stdout": 1, "stderr": 1, "follow": int(follow)}
-        # A quiet container is no fault: only connecting has a limit.
-        with self._api.get(url, params=params, stream=True, timeout=(_CONNECT_S, None)) as response:
+        # A quiet container is no fault; an engine is at fault that has all of the output and does not go on with it.
+        with self._api.get(url, params=params, stream=True, timeout=(_CONNECT_S, None if follow else _WAIT_S)) as response:
             if response.status_code == requests.codes.not_found:
                 raise NotFound("gone", response)
             response.raise_for_status()

@@ -24,9 +24,10 @@ import msgspec
 from msgspec import Struct
 
 from worker.errors import LaunchFailed
-from worker.folders import attempt_folders
+from worker.folders import attempt_folders, attempts_of, other_runs
 from worker.runtimes import shim
 from worker.runtimes.base import (
+    Abandoned,
     AttemptKey,
     AttemptSpec,
     ExitReport,
@@ -239,6 +240,13 @@ class ProcessRuntime:
         """See `base.Runtime`."""
         return [key for key, folder in attempt_folders(self._runs) if (folder / shim.LOCK).exists() and key not in owned and _end(folder)]
 
+    def sweep_home(self, abandoned: Abandoned) -> list[AttemptKey]:
+        """See `base.Runtime`."""
+        found = {key: folder for runs in other_runs(self._runs) for key, folder in attempt_folders(runs) if (folder / shim.LOCK).exists()}
+        # Asked before a lock is looked at, which would get in the way of a shim that is just taking it.
+        over = abandoned(list(found)) if found else ()
+        return [key for key, folder in found.items() if key in over and _end(folder)]
+
     def _end_earlier(self, spec: AttemptSpec) -> None:
         """End what is left of the run's earlier attempts under other workers of this home: each is over now that the record has this one.
 
@@ -247,9 +255,9 @@ class ProcessRuntime:
         if spec.attempt == 1:
             return
         for runs in other_runs(self._runs):
-            for folder in _attempts_of(runs / spec.run_id):
-                if int(folder.name) < spec.attempt and _end(folder):
-                    _log.warning("Ended attempt %s of run %s, which another worker of this home had left running.", folder.name, spec.run_id)
+            for (_, attempt), folder in attempts_of(runs / spec.run_id):
+                if attempt < spec.attempt and _end(folder):
+                    _log.warning("Ended attempt %d of run %s, which another worker of this home had left running.", attempt, spec.run_id)
 
     def close(self) -> None:
         """See `base.Runtime`."""
@@ -330,15 +338,6 @@ class _Launcher:
             self._process.kill()
             self._process.wait()
         self._process = self._socket = self._replies = None
-
-
-def other_runs(runs: Path) -> list[Path]:
-    """The folders like `runs` of a home's other workers, `HOME/workers/NAME/runs`."""
-    return [other for other in runs.parent.parent.glob(f"*/{runs.name}") if other != runs]
-
-
-def _attempts_of(run: Path) -> list[Path]:
-    return [folder for folder in run.glob("[0-9]*") if folder.name.isdigit()]
 
 
 def is_alive(folder: Path) -> bool:

@@ -219,14 +219,18 @@ class Run:
         return self._definitions.add(name, step_metric, summary, goal)
 
     def finish(self, exit_code: "Optional[int]" = None, quiet: "Any" = None) -> None:
-        """Send what waits, and wait for it. The trial itself ends with its process."""
-        if exit_code:
-            say(f"finish(exit_code={exit_code}) does not make a trial a failed one: its process's exit status decides", "exit_code")
-        if self._end():
+        """Send what waits, and wait for it. The trial itself ends with its process; with an `exit_code` it has failed, as at W&B."""
+        self._finish(f"{exit_code} the script called wandb.finish(exit_code={exit_code})" if exit_code else "")
+
+    def _finish(self, failure: str) -> None:
+        if self._end(failure):
             sweep_client.flush(FLUSH_S)
 
-    def _end(self) -> bool:
-        """Hand over everything that waits; whether there was anything to do."""
+    def _end(self, failure: str = "") -> bool:
+        """Hand over everything that waits; whether there was anything to do.
+
+        `failure` is an exit code and why, for the worker; empty: it went well, whatever a run before this one said.
+        """
         if self._is_finished:
             return False
         self._is_finished = True
@@ -236,6 +240,7 @@ class Run:
         self._commit()
         self._deliver_ends()
         self._save_again()
+        _tell_worker(failure)
         n_missing = self._uploads.drain(DRAIN_S)
         if n_missing:
             say(f"{n_missing} media files could not be sent before the end")
@@ -528,13 +533,29 @@ class Run:
     def __enter__(self) -> "Self":
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self.finish()
+    def __exit__(self, kind: "Optional[type[BaseException]]" = None, *_error: object) -> None:
+        # W&B takes any exception for a failure; what exits on purpose has an exit status, which the worker sees.
+        self._finish(f"1 {kind.__name__} left the script's wandb run" if kind and not issubclass(kind, SystemExit) else "")
 
     def __getattr__(self, name: str) -> "Any":
         if name.startswith("__"):
             raise AttributeError(name)
         raise AttributeError(f"wandb.Run.{name} is not served by this stand-in (docs: coming from W&B)")
+
+
+def _tell_worker(failure: str) -> None:
+    path = os.environ.get("SWEEP_WANDB_EXIT_FILE")
+    if not path:
+        return
+    try:
+        if failure:
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(failure)
+            say(f"{failure.partition(' ')[2]}: this trial counts as failed, unless another run of it ends well")
+        elif os.path.exists(path):
+            os.remove(path)
+    except OSError as error:
+        say(f"that a run has failed could not be told: {error}")
 
 
 _forget_hooks: "list[Any]" = []

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Final
 
-from sweeps.cli.terminal import say
 from sweeps.client import ServerError
+from sweeps.wording import Tell
 
 _KEPT_S: Final = 3600
 """Whoever submits the same again later than this wants it a second time."""
@@ -21,7 +21,7 @@ _INTERNAL_ERROR: Final = 500
 
 
 @contextmanager
-def remembered(home: Path, server: str, submission: Mapping[str, Any]) -> Iterator[str]:
+def remembered(home: Path, server: str, submission: Mapping[str, Any], tell: Tell) -> Iterator[str]:
     """The submission id to send, kept until the server has answered.
 
     Args:
@@ -35,7 +35,7 @@ def remembered(home: Path, server: str, submission: Mapping[str, Any]) -> Iterat
         return
     with file:
         try:
-            yield _submission_id(file)
+            yield _submission_id(file, tell)
         except ServerError as error:
             if error.http_status >= _INTERNAL_ERROR:
                 error.hint = _HINT
@@ -60,11 +60,11 @@ def _held(path: Path) -> IO[str] | None:
     return file
 
 
-def _submission_id(file: IO[str]) -> str:
+def _submission_id(file: IO[str], tell: Tell) -> str:
     file.seek(0)
     earlier = file.read()
     if earlier and time.time() - Path(file.name).stat().st_mtime < _KEPT_S:
-        say("The answer to this submission was lost before: asking for it again.")
+        tell("The answer to this submission was lost before: asking for it again.")
         return earlier
     fresh = uuid.uuid4().hex
     file.truncate(0)
