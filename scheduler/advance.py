@@ -46,10 +46,17 @@ class _SearchBroken(Exception):
     """A strategy raised what it should not: its own sweep ends, nobody else's."""
 
 
+class _Lacking(Exception):
+    """This machine had no descriptor, file or memory for a search just now: nothing is known of the search itself."""
+
+
 @contextmanager
 def _searching() -> Iterator[None]:
     try:
         yield
+    except (OSError, MemoryError, ImportError) as error:
+        # Strategies read no files: their modules are loaded when the first sweep needs them.
+        raise _Lacking(f"{type(error).__name__}: {error}") from error
     except Exception as error:
         message = f"{type(error).__name__}: {error}"
         raise _SearchBroken(message) from error
@@ -151,11 +158,11 @@ class Advance:
 
     @contextmanager
     def _leaving_locked(self, sweep_id: str) -> Iterator[bool]:
-        """Tell whether a sweep can be moved on; one that somebody else holds a row of waits alone."""
+        """Tell whether a sweep can be moved on; one that somebody else holds a row of, or that this machine has nothing for, waits alone."""
         try:
             yield not self._locked.holds(sweep_id)
-        except RowLocked as error:
-            _log.warning("Sweep %s waits: %s", sweep_id, error.message)
+        except (RowLocked, _Lacking) as error:
+            _log.warning("Sweep %s waits: %s", sweep_id, error)
             self._locked.put(sweep_id)
             # What was asked or told was not written.
             self._searches.pop(sweep_id, None)

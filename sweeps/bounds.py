@@ -367,6 +367,10 @@ def _command(config: SweepConfig) -> Iterator[Fault]:
         if not (values := listed_values(chooser)) or not all(isinstance(value, str) and value in command.points for value in values):
             yield from _fault(f"parameters.{ENTRY_POINT}", "names what has no command")
     sizes = {parameter.name: _longest(parameter) for parameter in config.parameters}
+    if huge := [name for name, size in sizes.items() if size > WORD_MAX_BYTES]:
+        for name in huge:
+            yield Fault(("parameters", name), f"parameter {_shown(name)} has a value of over {WORD_MAX_BYTES} bytes, more than a word of a command may have")
+        return
     for one in command.points.values() if isinstance(command, EntryCommands) else [command]:
         words = argv_bytes(one, sizes)
         if len(words) > ITEMS_MAX or max(words) > WORD_MAX_BYTES or sum(words) > ARGV_MAX_BYTES:

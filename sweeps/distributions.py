@@ -387,7 +387,12 @@ class _LogRange(_ByQuantile, frozen=True):
         for key, bound in (("min", self.min), ("max", self.max)):
             if abs(bound) > MAX_EXPONENT:
                 return Flaw(key, f"is an exponent of e from -{MAX_EXPONENT:g} to {MAX_EXPONENT:g}, not {bound:g}")
-        return _flaw_of_bounds(self.min, self.max) or _flaw_of_step(self.step, self.ends[1])
+        flaw = _flaw_of_bounds(self.min, self.max) or _flaw_of_step(self.step, self.ends[1])
+        if flaw is None or flaw.key != "q" or self.step is None or self.step <= 0:
+            return flaw
+        # Values that were meant, given where exponents are asked for, reach farther than any `q`.
+        tag = self.__struct_config__.tag
+        return Flaw("max", f"is an exponent of e: up to {self.ends[1]:.3g}, too far for this 'q'; '{tag}_values' takes the values themselves")
 
 
 class LogUniform(_LogRange, frozen=True, tag_field="distribution", tag="log_uniform"):

@@ -14,6 +14,7 @@ knows the roles as commands, not as modules, so it stays small and starts in mil
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import logging
@@ -26,7 +27,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Final
@@ -61,6 +62,10 @@ _UPGRADE: Final = "tracking.migrations.fresh"
 _LOG: Final = logging.getLogger("sweeps.local")
 
 Commands = Callable[[int], Mapping[str, Sequence[str]]]
+
+# What this machine may be short of for a while: room, descriptors, processes, memory. That passes by itself, so what needed it is
+# tried again, and nothing that runs is ended for it.
+_LACKS: Final = (OSError, MemoryError, subprocess.SubprocessError)
 
 
 class LocalError(SweepError):
@@ -201,24 +206,35 @@ def stop_cluster(settings: Settings) -> bool:
 
 def cluster_status(settings: Settings) -> LocalStatus:
     """What is known of this machine's cluster; starts and changes nothing."""
+    paths = _Paths(settings.home)
     try:
-        told = json.loads(_Paths(settings.home).state.read_bytes())
+        return _written(paths)
+    except ValueError as error:
+        # It is replaced as a whole, so only a machine that went down leaves half of one, and nothing that it could name.
+        if _is_locked(paths.lock):
+            raise _unreadable(paths, error) from error
+        return LocalStatus()
+
+
+def _written(paths: _Paths) -> LocalStatus:
+    """What a supervisor wrote last. ValueError tells that it is not whole."""
+    try:
+        told = json.loads(paths.state.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return LocalStatus()
-    except (OSError, ValueError) as error:
-        raise _unreadable(settings, error) from error
+    except OSError as error:
+        raise LocalError(f"{paths.state} can't be read: {error.strerror}.", hint="Try again when that is put right.") from error
     try:
         told["roles"] = tuple(RoleStatus(**role) for role in told["roles"])
         told["host"] = told["host"] and Incarnation(**told["host"])
         told["error"] = tuple(told["error"])
         return LocalStatus(**told)
     except (TypeError, KeyError) as error:
-        raise _unreadable(settings, error) from error
+        raise _unreadable(paths, error) from error
 
 
-def _unreadable(settings: Settings, error: Exception) -> LocalError:
-    state = _Paths(settings.home).state
-    return LocalError(f"{state} can't be understood: {error}.", hint="Stop the cluster with the release that started it, or delete that file.")
+def _unreadable(paths: _Paths, error: Exception) -> LocalError:
+    return LocalError(f"{paths.state} can't be understood: {error}.", hint="Stop the cluster with the release that started it, or delete that file.")
 
 
 class _Probe(Client):
@@ -270,7 +286,10 @@ def _launch(settings: Settings, paths: _Paths, supervisor: Sequence[str]) -> int
     except OSError as error:
         raise LocalError(f"{paths.home} can't be used: {error.strerror}.", hint="Set SWEEP_HOME to a folder that can be written to.") from error
     command, environ = [*supervisor, str(paths.home)], _environment_of(settings)
-    ended = subprocess.run(command, cwd=paths.home, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False)
+    try:
+        ended = subprocess.run(command, cwd=paths.home, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False)
+    except OSError as error:
+        raise LocalError(f"The cluster's supervisor can't be started: {error.strerror}.", hint="Try again when that is put right.") from error
     if ended.returncode != 0 or not ended.stdout.strip().isdigit():
         said = [line for line in ended.stderr.splitlines() if line.strip()][-SHOWN_LINES:] or _last_lines(paths.log("local"))
         raise LocalError("\n    ".join(["The cluster's supervisor can't be started.", *said]), hint=f"{paths.logs} has the whole story.")
@@ -327,7 +346,15 @@ def role_commands(port: int) -> dict[str, list[str]]:
 
 def main(home: str, commands: Commands = role_commands) -> int:
     """Become the supervisor of a home, detached, by the settings in the environment. Prints its process id, or 0 if there is one."""
-    settings = replace(load_settings(), home=Path(home))
+    try:
+        return _supervise(replace(load_settings(), home=Path(home)), commands)
+    except OSError as error:
+        # Shown to whoever starts the cluster: how we came there would tell them nothing.
+        sys.stderr.write(f"{error}\n")
+        return LocalError.exit_status
+
+
+def _supervise(settings: Settings, commands: Commands) -> int:
     paths = _Paths(settings.home)
     paths.make()
     with paths.lock.open("w") as lock:
@@ -360,6 +387,25 @@ def _redirect(log: Path) -> None:
 
 
 @dataclass(slots=True)
+class _Again:
+    """When to try once more what did not work: later and later.
+
+    Attributes:
+        due: monotonic; infinite while there is nothing to be tried again.
+    """
+
+    back_off_s: float = BACK_OFF_S[0]
+    due: float = math.inf
+
+    def put_off(self) -> None:
+        self.due = time.monotonic() + self.back_off_s
+        self.back_off_s = min(2 * self.back_off_s, BACK_OFF_S[1])
+
+    def is_over(self) -> None:
+        self.back_off_s, self.due = BACK_OFF_S[0], math.inf
+
+
+@dataclass(slots=True)
 class _Role:
     """A role's process, and when the next one is due if it has ended."""
 
@@ -367,8 +413,7 @@ class _Role:
     status: RoleStatus
     process: "subprocess.Popen[bytes] | None" = None
     began: float = 0.0
-    back_off_s: float = BACK_OFF_S[0]
-    due: float = 0.0
+    again: _Again = field(default_factory=_Again)
     n_ended: int = 0
 
 
@@ -376,7 +421,9 @@ class _Supervisor:
     """Keeps the roles and Postgres running until it is told to stop."""
 
     def __init__(self, settings: Settings, paths: _Paths, commands: Commands, lock: IO[str]) -> None:
-        before = cluster_status(settings)
+        before = LocalStatus()
+        with contextlib.suppress(ValueError):  # half of one: the lock is ours, so there is nobody that wrote it
+            before = _written(paths)
         self._settings = settings
         self._paths = paths
         self._commands = commands
@@ -387,8 +434,9 @@ class _Supervisor:
         self._upgrade: subprocess.Popen[bytes] | None = None
         self._is_stopping = False
         self._postgres: int | None = None
-        self._postgres_due = 0.0
-        self._postgres_back_off_s = BACK_OFF_S[0]
+        self._postgres_again = _Again()
+        self._look_again = _Again()
+        self._write_again = _Again()
         me = os.getpid()
         self._state = LocalStatus(
             phase="starting",
@@ -409,7 +457,8 @@ class _Supervisor:
             signal.signal(number, self._ask_to_stop)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         self._leftovers = before
-        self._write()
+        # Nothing runs yet, and somebody waits to be told: here a lack is an error.
+        self._replace_state()
 
     def run(self) -> int:
         """Start everything, watch it, and stop everything when told to. Returns the exit status."""
@@ -444,9 +493,9 @@ class _Supervisor:
         _tell(self._upgrade, self._database_url)
         self._choose_port()
         for name in self._commands(self._port):
-            role = self._roles[name] = _Role(name, RoleStatus(name, 0, ""), due=math.inf)
+            role = self._roles[name] = _Role(name, RoleStatus(name, 0, ""))
             if not self._is_stopping:
-                self._spawn(role)
+                self._start_role(role)
         self._write()
 
     def _watch_upgrade(self) -> bool:
@@ -466,14 +515,22 @@ class _Supervisor:
             os.close(self._postgres)
         self._postgres = None
         if sys.platform == "linux" and pid is not None:
-            with contextlib.suppress(ProcessLookupError):  # it is looked at once more before the loop sleeps
+            with contextlib.suppress(OSError):  # the loop then looks at it now and then
                 self._postgres = os.pidfd_open(pid)
 
     def _choose_port(self) -> None:
         self._port = next((port for port in (self._port, PREFERRED_PORT) if port and _is_free(port)), 0) or _free_port()
         self._state = replace(self._state, port=self._port, url=f"http://{HOST}:{self._port}")
 
+    def _start_role(self, role: _Role) -> None:
+        try:
+            self._spawn(role)
+        except _LACKS as error:
+            self._note_end(role, f"not started: {_text(error)}")
+
     def _spawn(self, role: _Role) -> None:
+        if role.name == "server" and not _is_free(self._port):
+            self._move_port()
         environ = _role_environment(self._settings, self._database_url, self._state.url)
         with _output(self._paths.log(role.name)) as log:
             role.process = subprocess.Popen(
@@ -481,7 +538,14 @@ class _Supervisor:
             )
         role.began = time.monotonic()
         pid = role.process.pid
-        role.status = replace(role.status, pid=pid, process_start=process_start(pid))
+        try:
+            role.status = replace(role.status, pid=pid, process_start=process_start(pid))
+        except OSError:
+            # One that could not be told from a stranger later must not be left behind.
+            role.process.kill()
+            role.process.wait()
+            role.process = None
+            raise
         _LOG.info("%s started, process %d", role.name, pid)
 
     # -- watching
@@ -489,25 +553,35 @@ class _Supervisor:
     def _watch(self) -> None:
         while not self._is_stopping:
             self._sleep()
-            has_changed = self._watch_upgrade()
-            self._watch_postgres()
-            for role in self._roles.values():
-                has_changed |= self._watch_role(role)
-            if has_changed:
-                self._write()
+            try:
+                self._look()
+            except _LACKS as error:
+                _LOG.warning("what runs can't be looked at: %s; again in %.1f s", _text(error), self._look_again.back_off_s)
+                self._look_again.put_off()
+            else:
+                self._look_again.is_over()
+
+    def _look(self) -> None:
+        has_changed = self._watch_upgrade()
+        self._watch_postgres()
+        for role in self._roles.values():
+            has_changed |= self._watch_role(role)
+        if has_changed or self._write_again.due <= time.monotonic():
+            self._write()
 
     def _sleep(self) -> None:
         """Until a signal, the end of Postgres, or the time of the next restart."""
-        dues = [role.due for role in self._roles.values() if role.process is None and role.due < math.inf]
+        dues = [role.again.due for role in self._roles.values() if role.process is None] + [self._write_again.due]
         watched = [self._woken]
-        if not self._settings.database_url:
-            if self._postgres_due:
-                dues.append(self._postgres_due)
-            elif self._postgres is not None:
-                watched.append(self._postgres)
-            else:
+        if self._look_again.due < math.inf:
+            dues = [self._look_again.due]
+        elif not self._settings.database_url:
+            dues.append(self._postgres_again.due)
+            if self._postgres is None:
                 dues.append(time.monotonic() + 5.0)  # no way to be told of its end, so look now and then
-        timeout_s = max(0.0, min(dues) - time.monotonic()) if dues else None
+            elif self._postgres_again.due == math.inf:
+                watched.append(self._postgres)
+        timeout_s = max(0.0, min(dues) - time.monotonic()) if min(dues) < math.inf else None
         if self._is_stopping:
             return
         ready, _, _ = select.select(watched, [], [], timeout_s)
@@ -515,27 +589,26 @@ class _Supervisor:
             os.read(self._woken, 4096)
 
     def _watch_role(self, role: _Role) -> bool:
-        now = time.monotonic()
         if role.process is None:
-            if now < role.due or self._is_stopping:
+            if time.monotonic() < role.again.due or self._is_stopping:
                 return False
-            self._spawn(role)
+            self._start_role(role)
             return True
         code = role.process.poll()
         if code is None:
             return False
-        ended = f"exit status {code}" if code >= 0 else f"signal {-code}"
         role.process = None
-        if now - role.began > STEADY_S:
-            role.back_off_s, role.n_ended = BACK_OFF_S[0], 0
-        _LOG.warning("%s ended: %s; started again in %.1f s", role.name, ended, role.back_off_s)
-        role.due = now + role.back_off_s
-        role.back_off_s = min(2 * role.back_off_s, BACK_OFF_S[1])
+        if time.monotonic() - role.began > STEADY_S:
+            role.again.is_over()
+            role.n_ended = 0
+        self._note_end(role, f"exit status {code}" if code >= 0 else f"signal {-code}")
+        return True
+
+    def _note_end(self, role: _Role, ended: str) -> None:
+        _LOG.warning("%s is down: %s; started again in %.1f s", role.name, ended, role.again.back_off_s)
+        role.again.put_off()
         role.n_ended += 1
         role.status = replace(role.status, n_ended=role.n_ended, ended=ended)
-        if role.name == "server" and not _is_free(self._port):
-            self._move_port()
-        return True
 
     def _move_port(self) -> None:
         """Somebody else took the port while the server was not there: all roles must learn the new address."""
@@ -546,20 +619,24 @@ class _Supervisor:
                 role.process.terminate()
 
     def _watch_postgres(self) -> None:
-        if self._settings.database_url or embedded.status(self._settings.home).is_running or time.monotonic() < self._postgres_due:
+        again = self._postgres_again
+        is_again = again.due < math.inf
+        if self._settings.database_url or (is_again and time.monotonic() < again.due):
             return
-        if not _is_same_file(self._paths.lock, self._lock):
-            raise LocalError(f"The home {self._paths.home} was deleted or replaced.", hint="Start the cluster again.")
-        _LOG.warning("Postgres ended; it is started again")
         try:
-            self._ensure_postgres()
-        except SweepError as error:
-            _LOG.error("%s", error.message)
-            self._postgres_due = time.monotonic() + self._postgres_back_off_s
-            self._postgres_back_off_s = min(2 * self._postgres_back_off_s, BACK_OFF_S[1])
-        else:
-            self._postgres_due = 0.0
-            self._postgres_back_off_s = BACK_OFF_S[0]
+            if not is_again and embedded.status(self._settings.home).is_running:
+                return
+            is_gone = not _is_same_file(self._paths.lock, self._lock)
+            if not is_gone:
+                _LOG.warning("Postgres ended; it is started again")
+                self._ensure_postgres()
+                again.is_over()
+        except (SweepError, *_LACKS) as error:
+            _LOG.error("%s Again in %.1f s.", _text(error), again.back_off_s)
+            again.put_off()
+            return
+        if is_gone:
+            raise LocalError(f"The home {self._paths.home} was deleted or replaced.", hint="Start the cluster again.")
 
     # -- stopping
 
@@ -598,8 +675,17 @@ class _Supervisor:
     def _write(self, **changes: object) -> None:
         roles = tuple(role.status for role in self._roles.values())
         self._state = replace(self._state, roles=roles, **changes)  # type: ignore[arg-type]  # names and types are LocalStatus' own
-        if not self._paths.folder.exists():
-            return  # the home was deleted; there is nobody to tell
+        try:
+            if self._paths.folder.exists():  # else the home was deleted, and there is nobody to tell
+                self._replace_state()
+        except _LACKS as error:
+            # Only who looks from outside reads that file: what it tells of goes on, and goes on being watched.
+            _LOG.warning("%s can't be written: %s; again in %.1f s", self._paths.state, _text(error), self._write_again.back_off_s)
+            self._write_again.put_off()
+        else:
+            self._write_again.is_over()
+
+    def _replace_state(self) -> None:
         temporary = self._paths.state.with_suffix(".new")
         temporary.write_text(json.dumps(asdict(self._state), indent=1))
         temporary.replace(self._paths.state)
@@ -628,26 +714,45 @@ def _end_leftovers(status: LocalStatus) -> int:
     if status.is_running or status.host is None or not status.host.shares_processes(incarnation()):
         return 0
     left = [role for role in status.roles if role.is_running]
-    for role in left:
-        os.kill(role.pid, signal.SIGTERM)
-    if not _wait_for(lambda: not any(role.is_running for role in left), GRACE_S):
+    for number in (signal.SIGTERM, signal.SIGKILL):
         for role in left:
             if role.is_running:
-                os.kill(role.pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # it may end between the look and the signal
+                    os.kill(role.pid, number)
+        if _wait_for(lambda: not any(role.is_running for role in left), GRACE_S):
+            break
     return len(left)
+
+
+def _text(error: BaseException) -> str:
+    return str(error) or type(error).__name__
 
 
 def _is_free(port: int) -> bool:
     try:
         socket.create_server((HOST, port)).close()
-    except OSError:
-        return False
+    except OSError as error:
+        if error.errno in {errno.EADDRINUSE, errno.EACCES}:
+            return False
+        raise  # nothing is known of the port then
     return True
 
 
 def _free_port() -> int:
     with socket.create_server((HOST, 0)) as listener:
         return int(listener.getsockname()[1])
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether a supervisor lives: it holds this lock for as long."""
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def _is_same_file(path: Path, file: IO[str]) -> bool:

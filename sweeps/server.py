@@ -323,8 +323,8 @@ async def _shielded(app: ASGIApp, scope: Scope, receive: Receive, send: Send) ->
 
     try:
         await app(scope, receive, watching)
-    except Exception:
+    except Exception as error:
         _LOG.exception("unexpected error at %s %s", scope["method"], scope["path"])
         if is_started:
             raise
-        await internal_error_response()(scope, receive, send)
+        await internal_error_response(error)(scope, receive, send)

@@ -26,6 +26,8 @@ from sweeps.spec_parameters import Read, read_parameters
 from sweeps.spec_source import NOWHERE, Item, Place, Source, did_you_mean, from_python, kind_of, read_text, read_yaml
 from tracking.records import Collect, Environment, NewSweep, Resources, Retry
 
+METRIC_NAME_CHARS: Final = 250
+"""What the record takes as a metric's name from a trial."""
 SERVED: Final = tuple(
     "name description project program command method metric parameters run_cap "
     "entity controller scheduler apiVersion kind code entry_point limits resources queue priority collect env strategy register retry tags compat".split()
@@ -362,6 +364,8 @@ class _Reader:
             self._missing("'metric' is missing, and 'bayes' needs one", "add 'metric: {name: val_loss, goal: minimize}'")
         if name is None:
             return None
+        if len(name) > METRIC_NAME_CHARS or not name.isprintable():
+            section.add("name", f"'metric.name' can't be the name of a metric: up to {METRIC_NAME_CHARS} characters that can be printed")
         # The words were checked above.
         return Metric(name, cast(Any, goal or "minimize"), cast(Any, from_ or "last"), target, cast(Any, impute or "worst"))
 
@@ -628,8 +632,13 @@ class _Reader:
         runs = "${program}" in words and ("-m", "${program}") not in pairwise(words)
         path = PurePosixPath(program)
         if runs and (path.is_absolute() or PurePosixPath(os.path.normpath(path)).parts[:1] == ("..",)):
-            message = f"'{program}' lies outside the project folder, which is all that is sent"
-            self._top.add("program", message, suggestion="let 'code' name the folder that holds it")
+            target, top = Path(os.path.normpath(folder.resolve() / path)), folder.resolve()
+            if target.is_relative_to(top):
+                message, suggestion = f"'{program}' is not where the workers have the project", f"write '{target.relative_to(top)}'"
+            else:
+                message = f"'{program}' lies outside the project folder, which is all that is sent"
+                suggestion = "let 'code' name the folder that holds it"
+            self._top.add("program", message, suggestion=suggestion)
         elif runs and "${interpreter}" in words and (folder / path).is_dir() and not (folder / path / "__main__.py").is_file():
             self._top.add("program", f"'{program}' is a folder, not a script", suggestion="name a file, as in 'program: train.py'")
         elif runs and path.suffix and not (folder / path).is_file():

@@ -158,7 +158,8 @@ class Section:
         # An unquoted 1:30 has already been read as 90, YAML 1.1's way of writing times.
         seconds = parse_duration(str(item.value)) if not isinstance(item.value, bool) else None
         if seconds is None or seconds <= 0:
-            self.add(key, f"{self._named(key)} is a time such as 6h, 90s or 1h30m, not {item.text!r}")
+            kind = "a time such as 6h, 90s or 1h30m" if seconds is None else "a time above zero"
+            self.add(key, f"{self._named(key)} is {kind}, not {item.text!r}")
             return None
         return seconds
 

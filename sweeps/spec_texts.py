@@ -91,7 +91,9 @@ KEY_TEXTS: Final[Mapping[str, KeyText]] = {
         "(?P<key>\\w+)=(?P<value>\\S+)",
         True,
     ),
-    "collect.keys": KeyText("The metrics that are kept. Unless given: the one under `metric`; with a pattern, all that it finds.", ["val_loss", "acc"]),
+    "collect.keys": KeyText(
+        "The metrics that are kept beside the one under `metric`; with a pattern and neither of them, all that it finds.", ["val_loss", "acc"]
+    ),
     "env": KeyText("Environment variables of each trial.", {"WANDB_MODE": "offline"}),
     "strategy": KeyText("The search by its own name, and its seed.", {"seed": 7}),
     "strategy.name": KeyText("In place of `method`: `tpe`, or `auto` for the one that suits.", "tpe"),

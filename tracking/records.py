@@ -45,8 +45,8 @@ class Collect(Struct, frozen=True, omit_defaults=True):
     Attributes:
         stdout: whether lines are read at all.
         pattern: a regular expression with groups `key` and `value`, or None for the built-in `key=value` reader.
-        keys: which keys are kept; empty means those named in the sweep's `metric`.
-        patterns: a regular expression of its own for each metric, whose one group is the value; in place of the two above.
+        keys: which keys are kept beside the one that the sweep's `metric` names.
+        patterns: a regular expression of its own for each metric, whose one group is the value; in place of the two above, for these.
     """
 
     stdout: bool = True

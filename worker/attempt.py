@@ -1,7 +1,9 @@
 """One attempt's life in this worker: slot, claim, preparation, start, end, report. One thread each."""
 
 import contextlib
+import itertools
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -16,11 +18,12 @@ from tracking.ids import attempt_token, new_secret, new_uuid, token_hash
 from tracking.records import ClaimedRun, Outcome
 from tracking.states import Cause
 from tracking.store.attempts import FinishAnswer
-from worker.errands import CalledOff, keep_trying
-from worker.errors import RECORD_AWAY, EngineAway, LaunchFailed, WorkerError
-from worker.folders import lack_of_room
+from worker.errands import AWAY_S, CalledOff, keep_trying
+from worker.errors import RECORD_AWAY, EngineAway, Exhausted, LaunchFailed, WorkerError
+from worker.folders import lack_of_room, read_file, take_back
 from worker.output import Output
 from worker.runtimes.base import AttemptSpec, ExitReport, Handle, Runtime, StopReason, outcome_of
+from worker.runtimes.process import is_alive
 from worker.surroundings import expand, heed_wandb
 
 if TYPE_CHECKING:
@@ -31,6 +34,10 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 _RETRY_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
+_SHORT: Final = (OSError, MemoryError)
+"""What this machine may be short of: descriptors, memory, room, rights. That passes, and says nothing about the command, which may run on."""
+_START_S: Final = 10.0
+"""For how long to try to start a command here; another worker may be better off."""
 _KILLED_S: Final = 30.0
 _STOP_AGAIN_S: Final = 10.0
 """How often a stop is asked for again until the command has ended: it may have been lost, as when a container engine was away."""
@@ -103,7 +110,7 @@ class Work:
         if reason == "superseded":
             self._is_let_go.set()
         if handle is not None:
-            handle.stop(reason)
+            self._ask_to_stop(handle, reason)
 
     def call_off(self) -> None:
         """The worker stops: what is not started yet is not started any more."""
@@ -148,7 +155,7 @@ class Work:
             except Exception:  # noqa: BLE001 -- the thread's last line of defence
                 # A bug of ours must not take the slot with it, nor leave the run without an end.
                 _log.exception("Run %s: unexpected error", self.run_id)
-                self._break_off()
+                self._patiently(self._break_off, lack=(Exception,))
         except _Unfinished:
             self.released = True
             _log.warning("Run %s: the worker stops before this attempt could be settled; its next start does that.", self.run_id)
@@ -164,11 +171,61 @@ class Work:
         """End an attempt that we can't go on with. Nobody watches its command any more: it must not run beside the next attempt."""
         if self.claimed is None or self.outcome is not None or self._supervisor.is_stopping:
             return
+        if self._handle is None:
+            try:
+                self._handle = self._find(self.claimed, self._folder)
+            except LaunchFailed as error:
+                _log.warning("Run %s: what became of its container is not known: %s", self.run_id, error)
         if self._handle is not None:
-            self._handle.kill()
-            self._handle.wait(_KILLED_S)
+            self._put_down(self._handle)
         self._report(Outcome("failed", Cause.LAUNCH, "The worker made an error; its log tells more."))
         self._tell_ended()
+
+    def _put_down(self, handle: Handle) -> None:
+        """Kill it, and see that it has ended."""
+        handle.kill()
+        while handle.wait(_KILLED_S) is None:
+            if self._supervisor.is_stopping:
+                raise _Unfinished
+            handle.kill()
+
+    def _ask_to_stop(self, handle: Handle, reason: StopReason) -> None:
+        try:
+            handle.stop(reason)
+        except _SHORT as error:
+            _log.warning("Run %s: it can't be stopped just now, and will be asked again: %s", self.run_id, error)
+
+    def _patiently(self, act: Callable[[], T], *, for_s: float = math.inf, lack: tuple[type[Exception], ...] = _SHORT) -> T:
+        """Do it, again and again for as long as this machine is short of something.
+
+        Raises:
+            OSError: or a MemoryError, for longer than `for_s`.
+            _Unfinished: the worker stops first.
+        """
+        deadline = time.monotonic() + for_s
+        for n_tries in itertools.count():
+            try:
+                return act()
+            except _Unfinished:
+                raise
+            except lack as error:
+                if time.monotonic() >= deadline:
+                    raise
+                self._endure(error, n_tries)
+        raise AssertionError("counting has no end")
+
+    def _endure(self, error: Exception, n_tries: int) -> None:
+        """Give what this machine lacks the time to come back, and take back what can be taken."""
+        if n_tries == 0:
+            _log.warning("Run %s: %s. Trying again.", self.run_id, str(error) or "out of memory")
+        if isinstance(error, PermissionError) and self.claimed is not None:
+            take_back(self._folder)
+        if self._supervisor.wait_stopping(_RETRY_S[min(n_tries, len(_RETRY_S) - 1)]):
+            raise _Unfinished
+
+    @property
+    def _folder(self) -> Path:
+        return self._supervisor.surroundings.folders.path(self.run_id, self._require_claimed().attempt)
 
     def _claim_and_run(self) -> None:
         slots = self._supervisor.slots
@@ -203,8 +260,7 @@ class Work:
         try:
             self.phase = "running"
             self._supervisor.window.publish_started(self.run_id, self.placement)
-            folder = self._supervisor.surroundings.folders.path(self.run_id, claimed.attempt)
-            outcome = self._take_up(claimed, folder)
+            outcome = self._take_up(claimed, self._folder)
         finally:
             slots.free()
         self._end(outcome)
@@ -218,13 +274,17 @@ class Work:
             return Outcome("failed", Cause.LOST, f"The worker was restarted, and what became of its container is not known: {error.message}")
         if handle is None:
             return Outcome("failed", Cause.LOST, "The worker was restarted, most likely before the command had started: there is no trace of it.")
-        self.output = Output.resume(folder, claimed.launch, self._supervisor.settings.log_max_bytes)
-        return self._follow(claimed, handle, since=_begun_at(folder))
+        # Known before all else: whatever fails from here on, there is somebody to be stopped.
+        with self._lock:
+            self._handle = handle
+        self.output = self._patiently(lambda: Output.resume(folder, claimed.launch, self._supervisor.settings.log_max_bytes))
+        return self._follow(claimed, handle, since=self._patiently(lambda: _begun_at(folder)))
 
     def _find(self, claimed: ClaimedRun, folder: Path) -> Handle | None:
         """What an earlier life of this worker had started, if it had.
 
         A container engine that is away says nothing about its containers: it is asked until it is back, or for as long as a worker may be silent.
+        Nor does a lack of descriptors, or a folder that is locked, say anything about a process.
 
         Raises:
             LaunchFailed: there was no answer.
@@ -232,7 +292,7 @@ class Work:
         supervisor = self._supervisor
         try:
             return keep_trying(
-                lambda: supervisor.runtime_of(claimed).adopt(self.run_id, claimed.attempt, folder),
+                lambda: self._patiently(lambda: supervisor.runtime_of(claimed).adopt(self.run_id, claimed.attempt, folder)),
                 self._is_let_go,
                 away=LaunchFailed,
                 for_s=supervisor.settings.reassign_after_s,
@@ -280,18 +340,20 @@ class Work:
         """Start the command. An engine that is away may have started it all the same: asked again, it gives the same container."""
         runtime = keep_trying(lambda: self._supervisor.runtime_of(claimed), self._called_off, away=EngineAway)
         try:
-            return keep_trying(lambda: runtime.start(spec, self._called_off), self._called_off, away=EngineAway)
-        except (WorkerError, CalledOff):
+            # Asked again after whatever error: what has been started already is found, not started again.
+            return self._patiently(
+                lambda: keep_trying(lambda: runtime.start(spec, self._called_off), self._called_off, away=(EngineAway, Exhausted)), for_s=_START_S
+            )
+        except (WorkerError, CalledOff, *_SHORT):
             self._take_back(runtime, spec)
             raise
 
     def _take_back(self, runtime: Runtime, spec: AttemptSpec) -> None:
         """End what a start that failed, or whose answer was lost, has left. What can't be reached now is ended by the next sweep."""
         try:
-            handle = runtime.adopt(self.run_id, spec.attempt, spec.folder)
+            handle = self._patiently(lambda: runtime.adopt(self.run_id, spec.attempt, spec.folder))
             if handle is not None:
-                handle.kill()
-                handle.wait(_KILLED_S)
+                self._patiently(lambda: self._put_down(handle))
                 self._handle = handle
         except WorkerError as error:
             _log.warning("Run %s: whether attempt %d has left something is not known yet: %s", self.run_id, spec.attempt, error)
@@ -323,29 +385,38 @@ class Work:
         self.phase = "running"
         self.started_at = since
         if reason is not None:
-            handle.stop(reason)
+            self._ask_to_stop(handle, reason)
         report = self._await_end(handle, None if claimed.launch.trial_time_s is None else since + claimed.launch.trial_time_s)
+        return self._patiently(lambda: self._judge(claimed, report), for_s=AWAY_S)
+
+    def _judge(self, claimed: ClaimedRun, report: ExitReport) -> Outcome:
+        """What its end means, by what it has left as well."""
         with self._lock:
             # What could not be noted down for lack of room is still known here.
             reason = report.stop_reason or self._stop_reason
         error_line = self.output.last_error_line() if self.output is not None and report.exit_status else ""
-        outcome = self._blame_full_disk(claimed, outcome_of(report, stop_reason=reason, error_line=error_line))
-        return heed_wandb(outcome, claimed.launch, self._supervisor.surroundings.folders.path(self.run_id, claimed.attempt))
+        outcome = self._blame_full_disk(outcome_of(report, stop_reason=reason, error_line=error_line))
+        return heed_wandb(outcome, claimed.launch, self._folder)
 
-    def _blame_full_disk(self, claimed: ClaimedRun, outcome: Outcome) -> Outcome:
+    def _blame_full_disk(self, outcome: Outcome) -> Outcome:
         """A command that fails where nothing can be written any more is not to blame (I6)."""
         if outcome.cause != Cause.EXIT_STATUS:
             return outcome
-        error = lack_of_room(self._supervisor.surroundings.folders.path(self.run_id, claimed.attempt))
+        error = lack_of_room(self._folder)
         if error is None:
             return outcome
         return msgspec.structs.replace(outcome, cause=Cause.LAUNCH, detail=f"It could write no more on this worker: {error}; {outcome.detail}")
 
     def _await_end(self, handle: Handle, deadline: float | None) -> ExitReport:
         """Wait, stop it when its time is over, and repeat a stop until it has ended."""
+        n_failed = 0
         while True:
             left_s = _STOP_AGAIN_S if deadline is None else max(0.0, min(deadline - time.monotonic(), _STOP_AGAIN_S))
-            report = handle.wait(left_s)
+            try:
+                report = handle.wait(left_s)
+            except _SHORT as error:
+                self._endure(error, n_failed)
+                n_failed, report = n_failed + 1, None
             if report is not None:
                 return report
             if deadline is not None and time.monotonic() >= deadline:
@@ -355,7 +426,7 @@ class Work:
             with self._lock:
                 reason = self._stop_reason
             if reason is not None:
-                handle.stop(reason)
+                self._ask_to_stop(handle, reason)
 
     def _end(self, outcome: Outcome) -> None:
         """Ship what is left of the output, then report: an outcome must not overtake its metrics."""
@@ -365,12 +436,24 @@ class Work:
             self.refused = self.is_over = True
             return
         if self.output is not None:
-            self._until_known(self._ship_rest)
-            if self.output.note:
-                outcome = msgspec.structs.replace(outcome, detail=f"{outcome.detail} {self.output.note}".strip())
-            if outcome.verdict == "succeeded":
-                outcome = msgspec.structs.replace(outcome, printed=self.output.unasked())
+            try:
+                outcome = self._read_out(self.output, outcome)
+            except _SHORT as error:
+                outcome = Outcome("failed", Cause.LAUNCH, f"Its output can't be read on this worker: {error}; {outcome.detail}")
         self._report(outcome)
+
+    def _read_out(self, output: Output, outcome: Outcome) -> Outcome:
+        """Ship what is left; the outcome with what that has shown.
+
+        Raises:
+            OSError: it can't be read, and could not be for minutes.
+        """
+        self._until_known(lambda: self._patiently(self._ship_rest, for_s=AWAY_S))
+        if output.note:
+            outcome = msgspec.structs.replace(outcome, detail=f"{outcome.detail} {output.note}".strip())
+        if outcome.verdict == "succeeded":
+            outcome = msgspec.structs.replace(outcome, printed=self._patiently(output.unasked, for_s=AWAY_S))
+        return outcome
 
     def _ship_rest(self) -> None:
         """Ship it piece by piece; of what takes long, tell how far it has come."""
@@ -418,6 +501,9 @@ class Work:
             if self._handle is not None:
                 self._handle.cleanup()
             if self.claimed is not None:
+                if is_alive(self._folder):
+                    # Without its folder nobody would find it any more.
+                    raise LaunchFailed("its process has not ended")
                 self._supervisor.surroundings.folders.remove(self.run_id, self.claimed.attempt)
         except (WorkerError, OSError) as error:
             _log.warning("Run %s: something of its attempt is left behind, which the next sweep removes: %s", self.run_id, error)
@@ -459,6 +545,7 @@ def _begun_at(folder: Path) -> float:
     reboot it begins anew; what is adopted then has ended.
     """
     try:
-        return min(float((folder / _BEGUN).read_text(encoding="ascii")), time.monotonic())
-    except (FileNotFoundError, ValueError):
+        begun_at = float(read_file(folder / _BEGUN) or b"")
+    except ValueError:
         return time.monotonic()
+    return min(begun_at, time.monotonic()) if math.isfinite(begun_at) else time.monotonic()

@@ -33,6 +33,8 @@ from celery.worker.control import Panel
 from tracking.broker import TASK_NAME, BrokerConfig, BrokerKind, Letter, Publisher, broker_config, connect_once, task_id
 from tracking.ids import RUN_ID
 from tracking.settings import Settings
+from worker.errors import Exhausted
+from worker.lack import telling_lack
 
 log = logging.getLogger(__name__)
 
@@ -226,10 +228,15 @@ class CeleryWindow:
         """Make a consumer, watch it, make another when it has died, hangs, or hears nothing."""
         while not self._stopping.is_set():
             listening = self._listening = _Listening(self._app, self._config, self._threads, self._queue, self._node_name)
-            listening.start()
-            why = self._watch_until_broken(listening)
-            listening.end()
-            listening.join(2 * DRAIN_S)  # if it hangs, its thread ends whenever it comes back, and nobody waits for that
+            try:
+                with telling_lack():
+                    listening.start()
+            except Exhausted as error:
+                why = f"could not be begun: {error.message.rstrip('.')}"
+            else:
+                why = self._watch_until_broken(listening)
+                listening.end()
+                listening.join(2 * DRAIN_S)  # if it hangs, its thread ends whenever it comes back, and nobody waits for that
             if not self._stopping.is_set():
                 log.warning("The Celery consumer %s; making a new one.", why)
                 self._stopping.wait(_RESTART_PAUSES_S[min(self._n_restarts, len(_RESTART_PAUSES_S) - 1)])
@@ -305,7 +312,8 @@ class _Listening:
         self.ending.set()
 
     def join(self, timeout_s: float) -> None:
-        self._thread.join(timeout_s)
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
 
     def come_round(self) -> None:
         """Called by the consumer again and again.
@@ -582,8 +590,15 @@ class _Threads:
             if self._n_idle >= len(self._jobs):
                 self._changed.notify()
             elif self._n_threads < self.limit:
-                self._n_threads += 1
-                threading.Thread(target=self._work, name=f"window-{self._n_threads}", daemon=True).start()
+                thread = threading.Thread(target=self._work, name=f"window-{self._n_threads + 1}", daemon=True)
+                try:
+                    with telling_lack():
+                        thread.start()
+                except Exhausted as error:
+                    # It waits for a thread that gets free, or for the next job to begin one. The run does not wait: a renewal finds it.
+                    log.warning("window: a message waits: %s", error.message)
+                else:
+                    self._n_threads += 1
 
     def close(self, timeout_s: float) -> None:
         """Begin nothing more; wait for what runs."""

@@ -1,7 +1,7 @@
 """Metrics from standard output (D7): `loss=0.31 epoch=4` becomes a point, for scripts that nobody wants to touch.
 
 Lines end at a newline or a carriage return, so each state of a progress bar counts as a line. Colours are ignored. A line that is a JSON
-object is read as one; any other is searched for `key=value` and its kin, or by a pattern of the user's own.
+object is read as one only; any other is searched for `key=value` and its kin, or by a pattern of the user's own.
 """
 
 import json
@@ -17,6 +17,7 @@ from msgspec import Struct, field
 
 from tracking.records import Collect, MetricPoint
 from worker.errors import BadPattern
+from worker.folders import file_size
 from worker.logs import read_from
 
 LINE_BYTES: Final = 1024 * 1024
@@ -63,13 +64,17 @@ class CollectState(Struct, frozen=True):
 
     Attributes:
         offset: of the stream's first byte that no complete line before it holds.
-        next_steps: of each key, for lines that name no step.
+        next_steps: of each key, one more than its highest.
+        times: of each key, the latest of its points, in milliseconds.
+        counted: keys of which some line named no whole step.
         is_skipping: whether `offset` lies within a line that was too long.
         is_given_up: whether the pattern took too long, and nothing is read any more.
     """
 
     offset: int = 0
     next_steps: dict[str, int] = field(default_factory=dict)
+    times: dict[str, int] = field(default_factory=dict)
+    counted: frozenset[str] = frozenset()
     is_skipping: bool = False
     is_given_up: bool = False
 
@@ -79,7 +84,7 @@ class StdoutCollector:
 
     Args:
         collect: what the sweep file says.
-        metric_keys: the metrics that the sweep cares about, kept where `collect` names none.
+        metric_keys: the metrics that the sweep cares about, read whatever else `collect` names.
         state: where an earlier collector stood; feed this one from `offset` on.
 
     A pattern of the user's own that takes too long is given up: nothing more is read from this attempt's output, which goes on.
@@ -95,12 +100,13 @@ class StdoutCollector:
         state = state or CollectState()
         self.offset = state.offset
         self._next_steps = dict(state.next_steps)
+        self._times = dict(state.times)
+        self._counted = set(state.counted)
         self._is_skipping = state.is_skipping
         self._is_given_up = state.is_given_up
         self._rest = b""
         self._barren: set[bytes] = set()
-        self._keys = frozenset(collect.keys or metric_keys)
-        self._reader = _compile(collect, self._keys)
+        self._reader = _compile(collect, metric_keys)
         self._n_left_out = 0
 
     @property
@@ -130,7 +136,14 @@ class StdoutCollector:
 
     def state(self) -> CollectState:
         """Where this collector stands."""
-        return CollectState(self.offset, dict(self._next_steps), self._is_skipping, self._is_given_up)
+        return CollectState(
+            self.offset,
+            next_steps=dict(self._next_steps),
+            times=dict(self._times),
+            counted=frozenset(self._counted),
+            is_skipping=self._is_skipping,
+            is_given_up=self._is_given_up,
+        )
 
     def _take(self, data: bytes, time_ms: int) -> list[MetricPoint]:
         block = self._rest + data.replace(b"\r", b"\n")
@@ -177,12 +190,25 @@ class StdoutCollector:
             self._barren.add(line)
         fitting = [one for one in found if len(one[0]) <= KEY_CHARS and "\0" not in one[0]]
         self._n_left_out += len(found) - len(fitting)
-        return [MetricPoint(key, value, self._step(key, step), time_ms) for key, value, step in fitting]
+        return [self._place(key, value, step, time_ms) for key, value, step in fitting]
 
-    def _step(self, key: str, named: int | None) -> int:
-        step = self._next_steps.get(key, 0) if named is None else named
-        self._next_steps[key] = min(step + 1, _MAX_STEP)
-        return step
+    def _place(self, key: str, value: float, named: int | None, time_ms: int) -> MetricPoint:
+        """A point by its step and time: in that order a series is read, and its last point is the one that was printed last.
+
+        A series that has to be counted is counted on wherever a step that is named would go back. Where the step does not go forward, the
+        time does: a whole look at the output has one time, and of points with one step and one time the greatest would count.
+        """
+        following = self._next_steps.get(key, named or 0)
+        if named is None:
+            self._counted.add(key)
+        step = following if named is None or (key in self._counted and named < following) else named
+        step = min(step, _MAX_STEP)
+        last_ms = self._times.get(key, -1)
+        if step < following and time_ms <= last_ms:
+            time_ms = last_ms + 1
+        self._next_steps[key] = max(following, step + 1)
+        self._times[key] = max(last_ms, time_ms)
+        return MetricPoint(key, value, step, time_ms)
 
 
 Found = tuple[str, float, int | None]
@@ -216,30 +242,40 @@ class _FieldReader:
 
     def read(self, text: str) -> list[Found]:
         fields = _json_fields(text)
-        values = {} if fields is None else {key: value for key in self._keys if (value := _json_number(fields, key)) is not None}
-        if len(values) < len(self._keys):
-            values = {match["key"]: float(match["value"]) for match in self._field.finditer(text)} | values
-        if not values:
-            return []
-        steps = (_parse_step(fields.get(name)) for name in _STEP_NAMES) if fields else ()
-        step = next((step for step in steps if step is not None), None)
-        step = _named_step(text) if step is None else step
+        if fields is not None:
+            return self._read_json(fields)
+        values = {match["key"]: float(match["value"]) for match in self._field.finditer(text)}
+        step = _named_step(text) if values else None
         return [(key, value, step) for key, value in values.items()]
+
+    def _read_json(self, fields: dict[str, Any]) -> list[Found]:
+        """Fields of the object and of those within it; texts are no metrics, whatever they say."""
+        inner = _json_numbers(fields)
+        values = {key: _parse_number(inner.get(key)) if (value := _json_number(fields, key)) is None else value for key in self._keys}
+        named = {name.lower(): value for name, value in reversed(inner.items())}
+        steps = (_parse_step(where.get(name)) for where in (fields, named) for name in _STEP_NAMES)
+        step = next((step for step in steps if step is not None), None)
+        return [(key, value, step) for key, value in values.items() if value is not None]
 
 
 class _PatternReader:
-    """A regular expression of the user's own. Without keys, all that it finds are kept.
+    """A regular expression of the user's own. Without keys, all that it finds are kept; `others` are wanted too.
 
     Its groups may be as other tools have them: named `key` and `value` (`_key` and `_val`) and maybe `step`; named for metrics, each
     holding that one's value; two or more without names, key and value; or a single one, the value of the only key that is wanted.
 
     Python's own `re` can't be stopped and keeps every other thread waiting; the package `regex` reads the same patterns and does neither.
+
+    Attributes:
+        unread: those of `others` that it can't find, since its groups stand for certain metrics.
     """
 
-    def __init__(self, pattern: "regex.Pattern[str]", keys: frozenset[str]) -> None:
+    def __init__(self, pattern: "regex.Pattern[str]", keys: frozenset[str], others: frozenset[str] = frozenset()) -> None:
         self._pattern = pattern
-        self._keys = keys
+        self._keys = keys | others
         self._sources = _sources(pattern, keys)
+        named = {key for key, _ in self._sources if isinstance(key, str)}
+        self.unread = others - named if len(named) == len(self._sources) else frozenset()
         self._step_group = pattern.groupindex.get("step") or pattern.groupindex.get("_step")
         self._until = math.inf
 
@@ -270,11 +306,11 @@ class _PatternReader:
         return found
 
 
-class _PatternsReader:
-    """A regular expression for each metric, as SageMaker's metric definitions have it."""
+class _ReadersReader:
+    """Several ways to read a line, such as a regular expression for each metric, as SageMaker's metric definitions have it."""
 
-    def __init__(self, patterns: dict[str, str]) -> None:
-        self._readers = [_PatternReader(_compile_pattern(pattern), frozenset({name})) for name, pattern in patterns.items()]
+    def __init__(self, readers: list[_PatternReader | _FieldReader]) -> None:
+        self._readers = readers
         self._until = math.inf
 
     def begin(self) -> None:
@@ -321,14 +357,24 @@ def _sources(pattern: "regex.Pattern[str]", keys: frozenset[str]) -> list[tuple[
     raise BadPattern(f"The pattern {pattern.pattern!r} lacks the groups (?P<key>...) and (?P<value>...).")
 
 
-def _compile(collect: Collect, keys: frozenset[str]) -> _FieldReader | _PatternReader | _PatternsReader | None:
+def _compile(collect: Collect, metric_keys: tuple[str, ...]) -> _FieldReader | _PatternReader | _ReadersReader | None:
     if not collect.stdout:
         return None
+    objectives = frozenset(metric_keys)
+    keys = objectives.union(collect.keys)
+    readers: list[_PatternReader | _FieldReader]
     if collect.patterns:
-        return _PatternsReader(collect.patterns)
-    if collect.pattern is None:
+        readers = [_PatternReader(_compile_pattern(pattern), frozenset({name})) for name, pattern in collect.patterns.items()]
+        unread = objectives - collect.patterns.keys()
+    elif collect.pattern is None:
         return _FieldReader(keys) if keys else None
-    return _PatternReader(_compile_pattern(collect.pattern), keys)
+    else:
+        reader = _PatternReader(_compile_pattern(collect.pattern), frozenset(collect.keys) or objectives, objectives)
+        readers, unread = [reader], reader.unread
+    if unread:
+        # No pattern says how the sweep's own metric is printed.
+        readers.append(_FieldReader(frozenset(unread)))
+    return readers[0] if len(readers) == 1 else _ReadersReader(readers)
 
 
 def _compile_pattern(pattern: str) -> "regex.Pattern[str]":
@@ -369,6 +415,19 @@ def _json_number(fields: dict[str, Any], key: str, depth: int = _JSON_DEPTH) -> 
         if isinstance(inner, dict) and (number := _json_number(inner, key[match.end() :], depth - 1)) is not None:
             return number
     return None
+
+
+def _json_numbers(fields: dict[str, Any]) -> dict[str, str | float]:
+    """The numbers of an object and of all objects within it by their names alone; of two with one name the one that lies less deep."""
+    found: dict[str, str | float] = {}
+    level: list[Any] = [fields]
+    while level:
+        objects = [value for value in level if isinstance(value, dict)]
+        numbers = {key: value for each in objects for key, value in each.items() if isinstance(value, str | float) and _parse_number(value) is not None}
+        for key, value in numbers.items():
+            found.setdefault(key, value)
+        level = [inner for value in level for inner in (value.values() if isinstance(value, dict) else value) if isinstance(inner, dict | list)]
+    return found
 
 
 def _parse_step(text: object) -> int | None:
@@ -414,7 +473,7 @@ class MetricTail:
     @property
     def n_left_bytes(self) -> int:
         """How much of it has not."""
-        return self._path.stat().st_size - self._offset if self._path.exists() else 0
+        return max(0, file_size(self._path) - self._offset)
 
     def poll(self, time_ms: int) -> list[MetricPoint]:
         """The points of what is new, of at most 4 MiB at a time."""

@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
-from worker.errors import WorkerError
+from worker.errors import Exhausted, WorkerError
+from worker.lack import telling_lack
 
 T = TypeVar("T")
 
@@ -29,7 +30,7 @@ class CalledOff(Exception):  # a signal, not an error
     """What is being prepared is not wanted any more: a stop was asked for, or the worker goes away."""
 
 
-def keep_trying(act: Callable[[], T], called_off: threading.Event, *, away: type[WorkerError], for_s: float | None = None) -> T:
+def keep_trying(act: Callable[[], T], called_off: threading.Event, *, away: type[WorkerError] | tuple[type[WorkerError], ...], for_s: float | None = None) -> T:
     """Do it, again and again while it raises `away`.
 
     Raises:
@@ -85,10 +86,11 @@ class Errands(Generic[T]):
 
         Raises:
             CalledOff: `called_off` was set first.
+            Exhausted: this machine has given no thread for minutes.
         """
         called_off = called_off or threading.Event()
         while True:
-            errand = self._join(key, act)
+            errand = keep_trying(lambda: self._join(key, act), called_off, away=Exhausted)
             try:
                 while not errand.done.wait(LOOK_S):
                     if called_off.is_set():
@@ -107,8 +109,11 @@ class Errands(Generic[T]):
         with self._lock:
             errand = self._under_way.get(key)
             if errand is None:
-                errand = self._under_way[key] = _Errand()
-                threading.Thread(target=self._run, args=(key, errand, act), name=f"errand {key[:16]}", daemon=True).start()
+                errand = _Errand()
+                with telling_lack():
+                    threading.Thread(target=self._run, args=(key, errand, act), name=f"errand {key[:16]}", daemon=True).start()
+                # Once it is under way, never before: nobody is to wait for an errand that nobody runs.
+                self._under_way[key] = errand
             errand.n_waiting += 1
             return errand
 

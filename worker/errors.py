@@ -4,7 +4,9 @@
     ├── LaunchFailed         the machinery could not start the process or container
     │   ├── EngineAway       the container engine does not answer
     │   ├── SnapshotAway     the server does not hand out the snapshot just now
-    │   └── IndexAway        the package index does not answer
+    │   ├── IndexAway        the package index does not answer
+    │   ├── ImageAway        the registry does not hand out the image just now
+    │   └── Exhausted        this machine is out of threads, descriptors, memory or room just now
     ├── LaunchRefused        what the run asks for can't be started anywhere
     ├── EnvironmentBroken    the Python environment can't be built
     ├── CodeBroken           the snapshot can't be used
@@ -59,6 +61,18 @@ class IndexAway(LaunchFailed):
     """The package index does not answer, or answers that it can't just now."""
 
     hint = "Check that the worker reaches the package index; the run is tried again."
+
+
+class ImageAway(LaunchFailed):
+    """The container engine can't have the image just now: its registry does not answer, or answers that it can't."""
+
+    hint = "Check that the worker's container engine reaches the image's registry; the run is tried again."
+
+
+class Exhausted(LaunchFailed):
+    """The worker's machine is out of something just now: threads, descriptors, memory, room on a disk."""
+
+    hint = "Check the machine's disks and memory, and the worker's limits on threads and open files; the run is tried again."
 
 
 class LaunchRefused(WorkerError):

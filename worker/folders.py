@@ -9,8 +9,10 @@ A trial may write into its working folder as it likes: it never shares a file wi
 import errno
 import fcntl
 import hashlib
+import logging
 import os
 import shutil
+import stat
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -28,6 +30,11 @@ SNAPSHOTS_KEPT: Final = 20
 SNAPSHOTS_KEPT_BYTES: Final = 5 * 1024**3
 """Of the unpacked snapshots, the most recently used stay, so many and so much at most."""
 _ROOM_BYTES: Final = 1 << 16
+
+_NOT_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.ENAMETOOLONG})
+"""What the system answers where a file of ours is not: it was never there, or a trial has put something else in its place or on the way."""
+
+_log = logging.getLogger(__name__)
 
 Fetch = Callable[[str, Path, threading.Event], None]
 """Brings the archive of a digest to a path; raises `CalledOff` soon after the event was set."""
@@ -167,9 +174,17 @@ def locked(path: Path, called_off: threading.Event) -> Iterator[None]:
 
 
 def attempt_folders(runs: Path) -> Iterator[tuple[AttemptKey, Path]]:
-    """Every attempt that has a folder in `runs`. Folders come and go meanwhile: `Path.glob` would stumble over one that does."""
+    """Every attempt that has a folder in `runs`. Folders come and go meanwhile: `Path.glob` would stumble over one that does.
+
+    One that can't be looked into does not hide the others.
+    """
     for run in _entries(runs):
-        yield from attempts_of(run)
+        try:
+            found = list(attempts_of(run))
+        except OSError as error:
+            _log.warning("The attempts of run %s can't be looked for: %s", run.name, error)
+            continue
+        yield from found
 
 
 def attempts_of(run: Path) -> Iterator[tuple[AttemptKey, Path]]:
@@ -187,17 +202,68 @@ def other_runs(runs: Path) -> list[Path]:
 def remove_attempt(folder: Path) -> None:
     """Remove the folder of an attempt, if it exists, and its run's once that is empty."""
     try:
-        shutil.rmtree(folder)
+        _remove(folder)
     except FileNotFoundError:
         # Removed already; nothing else takes files from here.
         if folder.exists():
             raise
     except PermissionError:
+        take_back(folder)
         _unlock(folder)
-        shutil.rmtree(folder)
+        _remove(folder)
     # Not while another attempt of the run has its folder there.
     with suppress(OSError):
         folder.parent.rmdir()
+
+
+def take_back(folder: Path) -> None:
+    """Give the worker back the rights on an attempt's folder, on those around it and on the files there, which a trial may have taken."""
+    for path in (folder.parent.parent, folder.parent, folder, folder / WORK):
+        # Somebody else's, or no folder: what can't be helped shows when it is used.
+        with suppress(OSError):
+            path.chmod(path.stat().st_mode | stat.S_IRWXU)
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if stat.S_ISREG(mode := path.lstat().st_mode):
+                path.chmod(mode | stat.S_IRUSR | stat.S_IWUSR)
+
+
+def open_file(path: Path) -> int | None:
+    """Open a file of ours for reading; None if there is none, or if a trial has put something else there, for which one might wait for ever."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in _NOT_THERE:
+            return None
+        raise
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def read_file(path: Path) -> bytes | None:
+    """What a file of ours holds; None if there is none.
+
+    Raises:
+        OSError: this machine is short of something, or the file is locked: that says nothing about what it holds.
+    """
+    descriptor = open_file(path)
+    if descriptor is None:
+        return None
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read()
+
+
+def file_size(path: Path) -> int:
+    """How large a file of ours is; nothing if there is none."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        if error.errno in _NOT_THERE:
+            return 0
+        raise
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -205,6 +271,17 @@ def _entries(folder: Path) -> list[Path]:
         return list(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except PermissionError:
+        folder.chmod(stat.S_IRWXU)
+        return list(folder.iterdir())
+
+
+def _remove(folder: Path) -> None:
+    if folder.is_symlink() or not folder.is_dir():
+        # What a trial has put in its place.
+        folder.unlink()
+    else:
+        shutil.rmtree(folder)
 
 
 def lack_of_room(folder: Path) -> OSError | None:
@@ -215,7 +292,9 @@ def lack_of_room(folder: Path) -> OSError | None:
     except OSError as error:
         return error if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
     finally:
-        probe.unlink(missing_ok=True)
+        # Where it can't be written it can't be removed either.
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
     return None
 
 
@@ -224,6 +303,12 @@ def _make(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except FileNotFoundError:
         # The run's folder went in between, with the attempt before this one.
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        # The attempt before this one has put a file in its place.
+        for path in (folder.parent, folder):
+            if path.is_symlink() or path.is_file():
+                path.unlink()
         folder.mkdir(parents=True, exist_ok=True)
 
 

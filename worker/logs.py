@@ -5,12 +5,14 @@ ended, the last 64 KiB. Offsets count the bytes *of the record*: they are those 
 after it, so that a reader of the record never has to know.
 """
 
+import os
 from pathlib import Path
 from typing import Final, Literal
 
 from msgspec import Struct
 
 from tracking.records import LogChunk
+from worker.folders import file_size, open_file
 from worker.runtimes.base import STDERR, STDOUT
 
 CHUNK_BYTES: Final = 64 * 1024
@@ -25,15 +27,12 @@ _NO_ERRORS: Final = ("wandb (stand-in): ", "sweep_client: ")
 
 def read_from(path: Path, offset: int, limit: int) -> bytes:
     """What a file holds from an offset on, at most `limit` bytes; nothing if it is not there (yet)."""
-    try:
-        # Most looks find nothing new: then the file is not even opened.
-        if path.stat().st_size <= offset:
-            return b""
-        with path.open("rb") as file:
-            file.seek(offset)
-            return file.read(limit)
-    except FileNotFoundError:
+    # Most looks find nothing new: then the file is not even opened.
+    if file_size(path) <= offset or (descriptor := open_file(path)) is None:
         return b""
+    with os.fdopen(descriptor, "rb") as file:
+        file.seek(offset)
+        return file.read(limit)
 
 
 class FollowState(Struct, frozen=True):
@@ -115,7 +114,7 @@ class _Stream:
         return chunks
 
     def _size(self) -> int:
-        return self._path.stat().st_size if self._path.exists() else 0
+        return file_size(self._path)
 
 
 def _cut_line(head_bytes: int) -> bytes:
@@ -124,7 +123,7 @@ def _cut_line(head_bytes: int) -> bytes:
 
 def last_error_line(folder: Path, limit: int = 300) -> str:
     """The line of an attempt's error output that says best why it ended: a last traceback's error, or else the last line."""
-    size = (folder / STDERR).stat().st_size if (folder / STDERR).exists() else 0
+    size = file_size(folder / STDERR)
     text = read_from(folder / STDERR, max(size - 8192, 0), 8192).decode("utf-8", "replace")
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith(_NO_ERRORS)]
     found = lines[-1] if lines else ""

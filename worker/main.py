@@ -102,7 +102,11 @@ def _home_named(home: Path) -> Iterator[None]:
 def _point_out_others(identity: StateFolder) -> None:
     """Say so if another worker of this home, of an earlier name of this one perhaps, is down and has left attempts running."""
     for folder in identity.others():
-        n_alive = sum(is_alive(path) for _, path in attempt_folders(folder / "runs"))
+        try:
+            n_alive = sum(is_alive(path) for _, path in attempt_folders(folder / "runs"))
+        except OSError as error:
+            _log.warning("What worker %s has left can't be looked at: %s", folder.name, error)
+            continue
         if n_alive:
             _log.warning(
                 "Worker %s is not running and has left %d attempts running: `sweep worker --name %s` takes them up.", folder.name, n_alive, folder.name

@@ -5,6 +5,7 @@ Nothing is dropped because Postgres is away: what was read and not committed is 
 
 import contextlib
 import logging
+import os
 import threading
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ from tracking.errors import InvalidValue
 from tracking.records import ClaimedRun, Launch, LogChunk, MetricPoint
 from tracking.store import Fence, Store
 from worker.collect import POLL_BYTES, CollectState, MetricTail, StdoutCollector, printed_names
+from worker.folders import file_size, read_file
 from worker.logs import FollowState, OutputFollower, last_error_line, read_from
 from worker.runtimes.base import STDOUT
 
@@ -67,14 +69,16 @@ class Output:
     def note(self) -> str:
         """What a person should know of metrics that were left out; empty if none were."""
         refused = f"{self._n_refused} metric values in its output were refused by the record." if self._n_refused else ""
-        return " ".join(filter(None, (self._collector.note, refused)))
+        path = self._folder / STDOUT
+        replaced = "" if path.is_file() or not os.path.lexists(path) else "It had put something else in the place of the file that keeps its output."
+        return " ".join(filter(None, (self._collector.note, refused, replaced)))
 
     @classmethod
     def resume(cls, folder: Path, launch: Launch, max_bytes: int) -> "Output":
         """Go on from the state that lies in the folder, or from the beginning: the record drops repeated pieces."""
         try:
-            state = msgspec.json.decode((folder / _STATE).read_bytes(), type=_State)
-        except (FileNotFoundError, msgspec.DecodeError):
+            state = msgspec.json.decode(read_file(folder / _STATE) or b"{}", type=_State)
+        except msgspec.DecodeError:
             state = _State()
         return cls(folder, launch, max_bytes, state)
 
@@ -114,7 +118,7 @@ class Output:
         if self._wanted <= self._collector.state().next_steps.keys():
             return ()
         path = self._folder / STDOUT
-        return printed_names(read_from(path, max(0, path.stat().st_size - _LAST_BYTES), _LAST_BYTES) if path.exists() else b"")
+        return printed_names(read_from(path, max(0, file_size(path) - _LAST_BYTES), _LAST_BYTES))
 
     def _send(self, store: Store, claimed: ClaimedRun) -> None:
         if self._chunks:

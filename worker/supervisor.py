@@ -22,8 +22,9 @@ from tracking.states import Cause
 from tracking.store import Store
 from worker.attempt import Work
 from worker.celery_app import Released, RunFailed, Window
-from worker.errors import RECORD_AWAY, Displaced, EngineAway, WorkerError
+from worker.errors import RECORD_AWAY, Displaced, EngineAway, Exhausted, WorkerError
 from worker.folders import attempt_folders, other_runs, remove_attempt
+from worker.lack import telling_lack
 from worker.runtimes.base import AttemptKey, Runtime
 from worker.runtimes.process import is_alive
 from worker.slots import Slots
@@ -38,6 +39,8 @@ _LOOK_BUSY_S: Final = 0.02
 _LOOK_IDLE_S: Final = 0.5
 _BUSY_FOR_S: Final = 3.0
 _LAST_WORD_S: Final = 5.0
+_BEGIN_AGAIN_S: Final = 1.0
+"""How soon to try again what no thread could be had for."""
 _SWEEP_S: Final = 60.0
 """How often to look for containers, processes and folders that nobody owns: what a failed start or a tidying up that failed has left."""
 
@@ -78,6 +81,9 @@ class Supervisor:
         self._has_broker = has_broker
         self._works: dict[str, Work] = {}
         self._left: set[AttemptKey] = set()
+        self._unadopted: list[tuple[Work, ClaimedRun]] = []
+        self._unbegun: list[Callable[[], None]] = []
+        self._is_exhausted = False
         self._lock = threading.Lock()
         self._connecting = threading.Lock()
         self._wake = threading.Event()
@@ -191,14 +197,44 @@ class Supervisor:
         raise Released
 
     def _take(self, run_id: str, placement: int, *, announced: bool) -> Work | None:
+        """Begin to work on a placed run; None if there is nothing to begin.
+
+        Raises:
+            Released: there is no thread to do it. It stays placed here, and the next renewal that finds one takes it.
+        """
         with self._lock:
             known = self._works.get(run_id)
             # A repeated, delayed or forged message about a run we have is nothing new.
             if self._stopping.is_set() or self._is_draining or known is not None:
                 return None
             work = self._works[run_id] = Work(self, run_id, placement, announced=announced)
-        work.begin()
+        try:
+            with telling_lack():
+                work.begin()
+        except Exhausted as error:
+            self._note_exhausted(error)
+            # Nobody works on it: it must not be taken for known.
+            self.forget(work)
+            work.release()
+            raise Released from error
         return work
+
+    def _begin(self) -> None:
+        """Begin what the machine gives a thread for by now; the rest waits for the next round."""
+        try:
+            with telling_lack():
+                # Attempts first: they may have ended, or be asked to.
+                while self._unadopted:
+                    work, claimed = self._unadopted[0]
+                    work.adopt(claimed)
+                    del self._unadopted[0]
+                while self._unbegun:
+                    self._unbegun[0]()
+                    del self._unbegun[0]
+        except Exhausted as error:
+            self._note_exhausted(error)
+        else:
+            self._is_exhausted = False
 
     # -- life -----------------------------------------------------------------------------------------------
 
@@ -215,12 +251,12 @@ class Supervisor:
         """
         if not self._open_session():
             return
-        threading.Thread(target=self._sweep_loop, name="sweep", daemon=True).start()
+        sweeping = threading.Thread(target=self._sweep_loop, name="sweep", daemon=True)
         shipping = threading.Thread(target=self._ship_loop, name="ship", daemon=True)
-        shipping.start()
-        self.window.start()
+        self._unbegun += [sweeping.start, shipping.start, self.window.start]
         renew_at = time.monotonic() + self.settings.renew_s
         while not self._stopping.is_set():
+            self._begin()
             self._wake.wait(self._pause(renew_at))
             self._wake.clear()
             if self._stopping.is_set():
@@ -238,6 +274,8 @@ class Supervisor:
 
     def _pause(self, renew_at: float) -> float:
         until_renewal = max(0.0, renew_at - time.monotonic())
+        if self._unadopted or self._unbegun:
+            return min(until_renewal, _BEGIN_AGAIN_S)
         if self._hears:
             return min(until_renewal, self.settings.watch_s) if self._works else until_renewal
         is_busy = time.monotonic() - self._active_at < _BUSY_FOR_S and self.slots.n_free > 0
@@ -267,7 +305,10 @@ class Supervisor:
                 adopted = [(Work(self, c.run_id, c.placement, announced=False), c) for c in ours if c.run_id not in self._works]
                 self._works.update((work.run_id, work) for work, _ in adopted)
             for work, claimed in adopted:
-                work.adopt(claimed)
+                # Known from now on, also if no thread can be had for it yet.
+                work.claimed = claimed
+            self._unadopted += adopted
+            self._begin()
             self.wake_scheduler()
             return True
         return False
@@ -293,17 +334,17 @@ class Supervisor:
                     _log.warning("Ended attempt %d of run %s, which was no longer ours.", attempt, run_id)
                 for run_id, attempt in runtime.sweep_home(self._abandoned):
                     _log.warning("Ended attempt %d of run %s, which another worker of this home had left and the record has given up.", attempt, run_id)
-            except WorkerError as error:
+            except (WorkerError, OSError) as error:
                 _log.warning("What this worker no longer owns could not be looked for: %s", error)
         folders = self.surroundings.folders
         others = {key: folder for runs in other_runs(folders.runs) for key, folder in attempt_folders(runs)}
         over = self._abandoned(list(others)) if others else ()
         left = [(key, folder) for key, folder in folders.attempts() if key not in held]
         for key, folder in left + [(key, folder) for key, folder in others.items() if key in over]:
-            if is_alive(folder):
-                continue
+            # What is odd about one must not keep the others.
             try:
-                remove_attempt(folder)
+                if not is_alive(folder):
+                    remove_attempt(folder)
             except OSError as error:
                 _log.warning("The folder of attempt %d of run %s can't be removed: %s", key[1], key[0], error)
 
@@ -380,8 +421,9 @@ class Supervisor:
                 work.stop("cancel")
             elif asked.prune:
                 work.stop("prune")
-        for placed in answer.placed:
-            self._take(placed.run_id, placed.placement, announced=False)
+        with contextlib.suppress(Released):
+            for placed in answer.placed:
+                self._take(placed.run_id, placed.placement, announced=False)
         self._report_strangers(set(owned))
 
     def _maybe_superseded(self, work: Work) -> None:
@@ -420,12 +462,20 @@ class Supervisor:
             self.stop()
             return
         _log.warning("Session %s is no longer valid: stopping its attempts and opening a new one.", self.session_id)
+        self._drop_unadopted()
         for work in self._current():
             work.stop("superseded")
         for work in self._current():
             work.done.wait(self.settings.stop_grace_s + 10)
         self._info = _with_new_session(self._info)
         self._open_session()
+
+    def _drop_unadopted(self) -> None:
+        """Let go of attempts that no thread could be had for: what runs of them is ended by the next look for what nobody owns."""
+        with self._lock:
+            for work, _ in self._unadopted:
+                self._works.pop(work.run_id, None)
+        self._unadopted.clear()
 
     def is_displaced(self) -> bool:
         """Whether a newer session of this worker has taken over; taken for true when there is no telling."""
@@ -447,7 +497,8 @@ class Supervisor:
         for work in works:
             work.release()
         self.window.stop()
-        shipping.join(_LAST_WORD_S)
+        if shipping.ident is not None:
+            shipping.join(_LAST_WORD_S)
         try:
             self.store.sessions.close(self.session_id)
             self.store.wake()
@@ -463,7 +514,10 @@ class Supervisor:
     def _ship_loop(self) -> None:
         while not self._stopping.wait(_SHIP_S):
             for work in self._current():
-                self._ship(work)
+                try:
+                    self._ship(work)
+                except Exception:  # noqa: BLE001 -- what one attempt brings about must not end it for all others
+                    _log.exception("Run %s: its output could not be sent; trying again", work.run_id)
         for work in self._current():
             self._ship(work)
 
@@ -493,6 +547,11 @@ class Supervisor:
         if not self._is_away:
             _log.warning("%s Runs go on; trying again.", error)
         self._is_away = True
+
+    def _note_exhausted(self, error: SweepError) -> None:
+        if not self._is_exhausted:
+            _log.warning("%s What runs goes on; trying again.", error)
+        self._is_exhausted = True
 
     def _note_back(self) -> None:
         if self._is_away:

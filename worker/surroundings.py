@@ -7,26 +7,31 @@ import re
 import shutil
 import threading
 import urllib.error
+import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 import tracking.client
+from tracking.errors import NotFound
 from tracking.nesting import nest
 from tracking.records import ClaimedRun, Launch, Outcome
 from tracking.settings import Settings
 from tracking.states import Cause
 from worker.environments.uv import UvEnvironments
 from worker.errands import CalledOff, keep_trying
-from worker.errors import CodeBroken, EnvironmentBroken, LaunchFailed, SnapshotAway
+from worker.errors import CodeBroken, EnvironmentBroken, Exhausted, LaunchFailed, SnapshotAway
 from worker.folders import AttemptFolders
+from worker.lack import telling_lack
 from worker.logs import read_from
 from worker.runtimes.base import WORK, WORK_TARGET, Mount
 from worker.runtimes.process import trial_environment
+
+T = TypeVar("T")
 
 CLIENT_FOLDER: Final = Path(tracking.client.__file__).parent
 """Holds `sweep_client.py`, put on the path of every Python trial."""
@@ -47,6 +52,10 @@ _ENVVAR: Final = re.compile(r"\$\{envvar:([A-Za-z0-9_]*)\}")
 _STRING_OR_FLOAT: Final = re.compile(r'"(?:[^"\\]|\\.)*"|(?<![\d.])(?P<whole>-?\d+)(?=e[-+])')
 _NOT_IN_BOTH: Final = re.compile("[^\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 _FETCH_S: Final = 60
+_PASSING: Final = (http.HTTPStatus.NOT_FOUND, http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_MANY_REQUESTS)
+"""Not the server's own words, or words that it takes back. A 404 is somebody's who stands where the server should, or will."""
+_ANSWER_BYTES: Final = 1 << 16
+_PROXIES: Final = frozenset(("http_proxy", "https_proxy", "all_proxy"))
 _PIECE_BYTES: Final = 1 << 18
 
 
@@ -68,9 +77,12 @@ class Surroundings:
 
         Raises:
             CodeBroken: the snapshot can't be used.
-            LaunchFailed: the server did not hand it out.
+            LaunchFailed: the server did not hand it out, or this machine was out of something for minutes.
             CalledOff: `called_off` was set first.
         """
+        return _in_spite_of_lack(lambda: self._prepare_code(claimed, called_off), called_off)
+
+    def _prepare_code(self, claimed: ClaimedRun, called_off: threading.Event | None) -> tuple[Path, Path]:
         launch = claimed.launch
         folder, start = self.folders.prepare(claimed.run_id, claimed.attempt, digest=launch.code_digest, subfolder=launch.subfolder, called_off=called_off)
         as_given = nest(claimed.params, launch.nested)
@@ -84,6 +96,7 @@ class Surroundings:
         Raises:
             EnvironmentBroken: it can't be built.
             IndexAway: the package index has not answered for minutes.
+            Exhausted: this machine has been out of something for minutes.
             CalledOff: `called_off` was set first.
         """
         wanted = launch.environment
@@ -92,7 +105,7 @@ class Surroundings:
         file = folder / WORK / wanted.path
         if not file.is_file():
             raise EnvironmentBroken(f"The snapshot has no {wanted.path}.", hint="Check `python_env` in the MLproject and the ignore files.")
-        return self._environments.ensure(file, called_off)
+        return _in_spite_of_lack(lambda: self._environments.ensure(file, called_off), called_off)
 
     def variables(self, claimed: ClaimedRun, token: str, folder: Path, env_bin: Path | None) -> dict[str, str]:
         """The whole environment of a process run, or what is added to an image's own."""
@@ -103,8 +116,8 @@ class Surroundings:
         if claimed.launch.compat == "wandb":
             additions |= {"SWEEP_WANDB_EXIT_FILE": f"{WORK_TARGET if in_container else folder / WORK}/{WANDB_EXIT_FILE}"}
         if in_container:
-            return {**additions, "PYTHONUNBUFFERED": "1"}
-        return trial_environment(os.environ, additions, env_bin)
+            return past_proxies({**additions, "PYTHONUNBUFFERED": "1"}, self._server)
+        return past_proxies(trial_environment(os.environ, additions, env_bin), self._server)
 
     def mounts(self, claimed: ClaimedRun, folder: Path) -> tuple[Mount, ...]:
         """What a container may read besides its working folder."""
@@ -117,11 +130,11 @@ class Surroundings:
         keep_trying(lambda: self._fetch_once(digest, target, called_off), called_off, away=SnapshotAway)
 
     def _fetch_once(self, digest: str, target: Path, called_off: threading.Event) -> None:
-        request = urllib.request.Request(f"{self._server}/api/v1/snapshots/{digest}")  # noqa: S310 -- the operator's own setting
-        if self._token:
-            request.add_header("Authorization", f"Bearer {self._token}")
+        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        request = urllib.request.Request(f"{self._server}/api/v1/snapshots/{digest}", headers=headers)  # noqa: S310 -- the operator's own setting
         with self._errors_of(digest):
-            answer = urllib.request.urlopen(request, timeout=_FETCH_S)  # noqa: S310 -- as above
+            # Straight to it: a proxy, which the environment may name for package indexes, need not know a server of ours.
+            answer = urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=_FETCH_S)
         # Only what comes from the server is the server's fault: a full disk is not.
         with answer, target.open("wb") as out:
             while True:
@@ -141,14 +154,35 @@ class Surroundings:
         try:
             yield
         except urllib.error.HTTPError as error:
-            error.close()
-            if error.code == http.HTTPStatus.NOT_FOUND:
+            if _says_not_found(error):
                 raise CodeBroken(f"The server has no snapshot {digest[:12]}.") from error
-            is_passing = error.code >= http.HTTPStatus.INTERNAL_SERVER_ERROR or error.code == http.HTTPStatus.TOO_MANY_REQUESTS
+            is_passing = error.code >= http.HTTPStatus.INTERNAL_SERVER_ERROR or error.code in _PASSING
             kind = SnapshotAway if is_passing else LaunchFailed
             raise kind(f"The server answered {error.code} when asked for snapshot {digest[:12]}.") from error
         except (OSError, http.client.HTTPException) as error:
             raise SnapshotAway(f"Snapshot {digest[:12]} could not be fetched from {self._server}: {error}") from error
+
+
+def _in_spite_of_lack(prepare: Callable[[], T], called_off: threading.Event | None) -> T:
+    """Prepare something, again and again while this machine is out of threads, descriptors or memory."""
+
+    def act() -> T:
+        with telling_lack():
+            return prepare()
+
+    return keep_trying(act, called_off or threading.Event(), away=Exhausted)
+
+
+def _says_not_found(error: urllib.error.HTTPError) -> bool:
+    """Whether it is our server that knows of no such snapshot: anybody on the way there may answer 404, and knows nothing."""
+    with error:
+        if error.code != http.HTTPStatus.NOT_FOUND:
+            return False
+        try:
+            answer = json.loads(error.read(_ANSWER_BYTES))
+        except (OSError, http.client.HTTPException, ValueError):
+            return False
+    return isinstance(answer, dict) and answer.get("error_code") == NotFound.error_code
 
 
 def expand(argv: Sequence[str], env: Mapping[str, str]) -> tuple[str, ...]:
@@ -195,6 +229,17 @@ def trial_variables(claimed: ClaimedRun, *, token: str, server: str, files_folde
         variables["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, claimed.gpu_ids))
     # Ours win: a trial that is told of another run would report to that one.
     return {**claimed.launch.env, **variables, "PYTHONPATH": f"{our_path}:{own_path}" if own_path else our_path}
+
+
+def past_proxies(env: Mapping[str, str], server: str) -> dict[str, str]:
+    """The same environment; if it names a proxy, our server is an exception: clients such as `mlflow` would ask the proxy for it."""
+    host = urllib.parse.urlsplit(server).hostname
+    if host is None or not any(name.lower() in _PROXIES for name in env):
+        return dict(env)
+    # Both spellings are in use, and some read only one; what either says stands for both.
+    listed = [entry.strip() for name in ("no_proxy", "NO_PROXY") for entry in env.get(name, "").split(",")]
+    exceptions = ",".join(dict.fromkeys([*filter(None, listed), host]))
+    return {**env, "no_proxy": exceptions, "NO_PROXY": exceptions}
 
 
 def heed_wandb(outcome: Outcome, launch: Launch, folder: Path) -> Outcome:

@@ -1,5 +1,6 @@
 """Every failed request, answered in one place and one form: `{"error_code", "message", "hint"}`."""
 
+import errno
 import logging
 from collections.abc import Mapping
 from typing import Any, Final
@@ -13,6 +14,8 @@ from sweeps.api.shapes import ErrorAnswer
 from tracking.errors import DatabaseAway, InvalidValue, NotNow, SweepError, TooLarge
 
 _LOG = logging.getLogger("sweeps.server")
+
+_LACKS: Final = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 _HTTP_CODES: Final[Mapping[int, tuple[str, str]]] = {
     404: ("ENDPOINT_NOT_FOUND", "There is no such endpoint."),
@@ -36,14 +39,29 @@ def error_response(error: SweepError) -> JSONResponse:
     return JSONResponse(answer, error.http_status, headers)
 
 
-def internal_error_response() -> JSONResponse:
-    """The answer to a request that a bug ended; what happened is in the server's log, not in the answer."""
+def internal_error_response(error: Exception) -> JSONResponse:
+    """The answer to a request that something unforeseen ended; what happened is in the server's log, not in the answer."""
+    if _is_lack(error):
+        answer = ErrorAnswer(
+            error_code=DatabaseAway.error_code,
+            message="The server's machine is out of descriptors, threads or memory just now.",
+            hint="The same call may succeed later; the server's log has the details.",
+        )
+        return JSONResponse(answer, 503, {"Retry-After": "1"})
     answer = ErrorAnswer(
         error_code="INTERNAL_ERROR",
         message="The server could not answer this request because of a fault in it.",
         hint="The server's log has the details.",
     )
     return JSONResponse(answer, 500)
+
+
+def _is_lack(error: Exception) -> bool:
+    """Whether the machine had nothing to give: that passes by itself, and is no bug."""
+    if isinstance(error, OSError):
+        return error.errno in _LACKS
+    # The standard library has no class of its own for a thread that can't be had.
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "start new thread" in str(error))
 
 
 async def answer_error(request: Request, error: Exception) -> JSONResponse:
@@ -55,7 +73,7 @@ async def answer_error(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, HTTPException):
         return _http_error_response(request, error)
     _LOG.error("unexpected error at %s %s", request.method, request.url.path, exc_info=error)
-    return internal_error_response()
+    return internal_error_response(error)
 
 
 def _http_error_response(request: Request, error: HTTPException) -> JSONResponse:

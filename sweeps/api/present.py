@@ -222,7 +222,14 @@ def _run_duration_s(run: Run, attempts: Sequence[Attempt], now: datetime) -> flo
 
 
 def run_shape(
-    run: Run, data: RunData, attempts: Sequence[Attempt], now: datetime, *, sweep_short_id: str | None = None, stop_requested_at: datetime | None = None
+    run: Run,
+    data: RunData,
+    attempts: Sequence[Attempt],
+    now: datetime,
+    *,
+    earlier_runs: Sequence[str] = (),
+    sweep_short_id: str | None = None,
+    stop_requested_at: datetime | None = None,
 ) -> RunAnswer:
     """One run with what was logged to it and who tried it."""
     return RunAnswer(
@@ -248,6 +255,7 @@ def run_shape(
         tags=data.tags,
         metrics=[metric_shape(point) for point in data.metrics],
         attempts=[attempt_shape(attempt) for attempt in attempts],
+        earlier_runs=list(earlier_runs),
         created_at=when(run.created_at),
         started_at=iso(run.started_at),
         ended_at=iso(run.ended_at),

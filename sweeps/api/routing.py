@@ -180,7 +180,7 @@ class Routes:
 
     def _define(self, method: str, path: str, right: Right, answers: type | None, body: type | None, status: int) -> Callable[..., Any]:
         def define(function: Callable[..., Any]) -> Callable[..., Any]:
-            summary = (function.__doc__ or "").strip().splitlines()[0]
+            summary = (function.__doc__ or function.__name__).strip().splitlines()[0]  # none where PYTHONOPTIMIZE=2
             endpoint = _answering(function, status) if answers else function
             endpoint.right = right  # type: ignore[attr-defined]
             self.definitions.append(_Definition(method, path, endpoint, summary, right, answers, body, status))

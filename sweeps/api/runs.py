@@ -90,6 +90,7 @@ def _answer(services: Services, run: Run) -> RunAnswer:
         store.runs.data(run.run_id),
         store.attempts.list(run.run_id),
         now_utc(),
+        earlier_runs=store.runs.replaced(run),
         sweep_short_id=store.sweeps.get(run.sweep_id).short_id if run.sweep_id else None,
         stop_requested_at=stop_requested_at(run, store.runs.events(run.run_id)) if run.state == RunState.RUNNING else None,
     )

@@ -237,6 +237,7 @@ class RunAnswer(TypedDict):
     """One run: what was asked, what was logged, who tried it.
 
     `duration_s` is the current attempt's; `stop_requested_at` is set while a running attempt was asked to stop and has not.
+    `earlier_runs` are those of the trial that retries by hand have replaced, the first one first.
     """
 
     schema: int
@@ -261,6 +262,7 @@ class RunAnswer(TypedDict):
     tags: dict[str, str]
     metrics: list[MetricValue]
     attempts: list[AttemptEntry]
+    earlier_runs: list[str]
     created_at: str
     started_at: str | None
     ended_at: str | None

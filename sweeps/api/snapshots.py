@@ -12,13 +12,13 @@ from starlette.responses import FileResponse, Response
 from sweeps.api.rights import Right
 from sweeps.api.routing import Routes, Services, Use
 from sweeps.api.shapes import SCHEMA, SnapshotAnswer
-from tracking.errors import InvalidValue, NotFound, TooLarge
+from tracking.errors import FilesAway, InvalidValue, NotFound, TooLarge
 
 routes = Routes("snapshots")
 
 
 def require_snapshot(services: Services, digest: str) -> None:
-    """Make sure that a snapshot is stored: its row and its bytes.
+    """Make sure that a snapshot is stored: its row and its bytes. Whoever has it uploads what lacks either.
 
     Raises:
         NotFound: it is not.
@@ -66,6 +66,9 @@ def has_snapshot(services: Use, digest: str) -> Response:
 
 @routes.get("/snapshots/{digest}", Right.READ, answers=None)
 def get_snapshot(services: Use, digest: str) -> Response:
-    """A snapshot's archive (tar.gz), streamed."""
+    """A snapshot's archive (tar.gz), streamed; 503 if it was stored and can't be found."""
+    if not services.snapshots.has(digest) and services.store.snapshots.exists(digest):
+        # Whoever asks for it can't upload it, and must not take its trial's code for lost.
+        raise FilesAway(f"Snapshot {digest} is stored, and its file can't be found just now.")
     require_snapshot(services, digest)
     return FileResponse(services.snapshots.path(digest), media_type="application/gzip")

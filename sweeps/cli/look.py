@@ -306,6 +306,8 @@ def _print_run(run: RunAnswer) -> None:
         click.echo(f"trial       {run['sweep_short_id']}/{run['trial_number']}")
         click.echo(f"sweep       {run['sweep_id']}")
     click.echo(f"experiment  {run['experiment_id']}")
+    if run["earlier_runs"]:
+        click.echo(f"before      {', '.join(run['earlier_runs'])}, until `sweep retry`")
     if run["argv"]:
         click.echo(f"command     {clean(shlex.join(run['argv']))}")
     _print_section("parameters", [f"{clean(key)} = {clean(value)}" for key, value in run["params"].items()])

@@ -12,6 +12,7 @@ import pytest
 from sweeps.api.shapes import TrialAnswer
 from tests.support.cluster import Cluster, stopped_afterwards
 from tests.support.projects import SHELL, write_project
+from tests.support.registry import registry
 from tests.support.services import wait_until
 
 LOSS: Final = {"name": "loss", "goal": "minimize"}
@@ -159,15 +160,15 @@ def test_run_ends_before_it_began_when_its_environment_is_broken(site: Site) -> 
     assert site.output(trial) == ""
 
 
-def test_run_ends_before_it_began_when_its_code_is_gone(site: Site) -> None:
-    """A snapshot that the server lost fails the trial with that cause."""
+def test_run_ends_before_it_began_when_its_code_is_damaged(site: Site) -> None:
+    """A snapshot that is not what was submitted fails the trial with that cause."""
     worker = site.cluster.role("w1")
     worker.suspend()
     try:
         sweep_id = site.cluster.submit(site.file(f"echo {os.urandom(8).hex()}\n", command=SHELL))
         digest = site.cluster.query("SELECT launch ->> 'code_digest' AS digest FROM sweeps WHERE sweep_id = %(id)s", id=sweep_id)[0].digest
         (archive,) = [path for path in (site.cluster.folder / "artifacts").rglob(f"*{digest}*") if path.is_file()]
-        archive.unlink()
+        archive.write_bytes(b"damaged")
     finally:
         worker.wake()
     (trial,) = site.cluster.wait_for_end(sweep_id)
@@ -176,10 +177,11 @@ def test_run_ends_before_it_began_when_its_code_is_gone(site: Site) -> None:
 
 
 def test_run_ends_before_it_began_when_its_image_is_missing(site: Site, docker_engine: object) -> None:
-    """An image that nobody has, named as of a registry that nobody runs."""
-    trial = site.shell("true\n", resources={"image": "127.0.0.1:1/nobody/has-this:1"})
+    """An image that its registry does not know."""
+    with registry() as address:
+        trial = site.shell("true\n", resources={"image": f"{address}/nobody/has-this:1"})
     assert cause(trial) == ("failed", "image")
-    assert "127.0.0.1:1/nobody/has-this:1" in (trial["detail"] or "")
+    assert f"{address}/nobody/has-this:1" in (trial["detail"] or "")
 
 
 def test_run_ends_as_a_shell_would_have_it_when_there_is_no_such_command(site: Site) -> None:

@@ -15,6 +15,7 @@ from tests.support.engine import BASE_IMAGE, OwnEngine
 from tests.support.fault_table import Faults
 from tests.support.faults import PATIENT, STRETCH, FaultCluster
 from tests.support.needs import program, root
+from tests.support.registry import registry
 from tests.support.services import wait_until
 from tests.support.trials import Site, Trials, site_on
 
@@ -229,11 +230,12 @@ def test_container_whose_command_can_not_be_started_ends_as_a_shell_would_have_i
 
 
 def test_container_whose_image_is_missing_fails_by_that(site: Site, faults: Faults) -> None:
-    """Named as of a registry that nobody runs; not tried again."""
-    image = "127.0.0.1:1/nobody/has-this:1"
-    trials = submit(site, _WAITS, resources={"image": image})
-    faults.record("container: image missing")
-    assert image in trials.end("failed", "image").detail
+    """Its registry does not know it; not tried again."""
+    with registry() as address:
+        image = f"{address}/nobody/has-this:1"
+        trials = submit(site, _WAITS, resources={"image": image})
+        faults.record("container: image missing")
+        assert image in trials.end("failed", "image").detail
 
 
 def test_container_that_ends_at_once_is_not_missed(site: Site, faults: Faults) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import secrets
 import signal
 import subprocess
@@ -411,6 +412,46 @@ def test_trial_that_takes_the_rights_from_its_folders_ends_for_its_own_reason(fa
             trials.end("cancelled", "cancelled")
         else:
             trials.end("finished", "completed")
+
+
+def test_trial_that_locks_its_attempts_folder_is_taken_up_by_a_restarted_worker(fault_cluster: MakeCluster, tmp_path: Path, faults: Faults) -> None:
+    """A worker without root's way around rights takes them back: it neither tells a trial as failed that lives, nor runs it twice."""
+    ordinary = [program("setpriv"), "--bounding-set", "-dac_override,-dac_read_search"] if os.getuid() == 0 else []
+    cluster = fault_cluster(proxies=(), role_prefix={"w1": ordinary}, environ=PATIENT)
+    code = """
+    print("loss=0", flush=True)
+    for folder in ("../..", "..", "."):
+        os.chmod(os.path.realpath(folder), 0o300)
+    for name in ("../lock", "../stdout", ".."):
+        os.chmod(os.path.realpath(name), 0)
+    mark("locked")
+    wait_for("go")
+    """
+    with site_on(cluster, tmp_path) as site:
+        trials = site.submit(code)
+        trials.await_mark("locked")
+        cluster.restart("w1")
+        faults.record("trial: takes the rights from its folders, worker restarted")
+        trials.allow("go")
+        trials.end("finished", "completed")
+
+
+def test_trial_that_ends_while_its_worker_can_open_nothing_has_ended_well(site: Site, faults: Faults) -> None:
+    """What lies intact on its disk is read as soon as that goes; nobody's budget pays for the lack of descriptors."""
+    trials = site.submit('print("loss=0", flush=True); mark("up"); wait_for("go"); note("end"); mark("ended", os.getppid()); os._exit(0)')
+    trials.await_mark("up")
+    worker = site.cluster.role("w1").process.pid
+    before = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+    resource.prlimit(worker, resource.RLIMIT_NOFILE, (4, before[1]))
+    try:
+        trials.allow("go")
+        shim = int(trials.await_mark("ended"))
+        wait_until(lambda: not is_alive(shim), "its end is written")
+        wait_until(lambda: re.search("Too many open files: .*exit.json", site.cluster.role("w1").log()), "the worker has met it")
+    finally:
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, before)
+    faults.record("worker: out of descriptors as a trial ends")
+    trials.end("finished", "completed")
 
 
 # -- how it ends ------------------------------------------------------------------------------------------------

@@ -702,3 +702,21 @@ except ProcessLookupError:
     assert [(attempt.attempt, attempt.cause) for attempt in sweep.attempts()] == [(1, "lost"), (2, "completed")]
     assert "alone" in sweep.output()[0]
     assert "Worker w1 is not running and has left 1 attempts running" in cluster.role("w2").log()
+
+
+def test_worker_starts_whatever_another_of_its_home_has_left(fault_cluster: MakeCluster, faults: Faults) -> None:
+    """A trial has put a file in the place of its folder, and its worker is down: the others of that home are not kept from their work."""
+    cluster = fault_cluster(proxies=())
+    runs = cluster.folder / "home-w1" / "workers" / "w1" / "runs"
+    wait_until(runs.exists, "the worker has its folders")
+    cluster.role("w1").stop()
+    (runs / "odd").mkdir()
+    (runs / "odd" / "1").write_text("hello")
+    faults.record("worker: a file in the place of an attempt's folder")
+    cluster.role_environ["w2"] = {"SWEEP_HOME": str(cluster.folder / "home-w1")}
+    cluster.start_worker("w2")
+    sweep = submit(cluster, 1)
+    cluster.wait_for_end(sweep.sweep_id)
+    sweep.check()
+    cluster.restart("w1")
+    wait_until(lambda: not (runs / "odd").exists(), "its own worker has removed it")

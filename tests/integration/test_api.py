@@ -1,5 +1,7 @@
 """The sweeps API over a real record: rights, refusals, snapshots, submission, steering, reading."""
 
+import asyncio
+import errno
 import http.client
 import json
 import math
@@ -16,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
+import httpx
 import pytest
 from fastapi.routing import APIRoute
 
@@ -104,6 +107,32 @@ def raw(cluster: Cluster, method: str, path: str, body: bytes | None = None, **h
         connection.close()
 
 
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), 503, "TEMPORARILY_UNAVAILABLE"),
+        (MemoryError(), 503, "TEMPORARILY_UNAVAILABLE"),
+        (RuntimeError("can't start new thread"), 503, "TEMPORARILY_UNAVAILABLE"),
+        (RuntimeError("inner secret"), 500, "INTERNAL_ERROR"),
+    ],
+)
+def test_error_that_nobody_foresaw_is_told_to_pass_when_the_machine_has_nothing_to_give(
+    module_store: Store, tmp_path: Path, error: Exception, status: int, code: str
+) -> None:
+    """A lack of descriptors, memory or threads is not a fault of ours: clients try again. Neither answer tells a stranger more."""
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(compose(module_store, Settings(home=tmp_path)))
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            return await client.get("/api/v1/sweeps/any")
+
+    with patch.object(module_store.sweeps, "get", side_effect=error):
+        answer = asyncio.run(ask())
+    assert (answer.status_code, answer.json()["error_code"]) == (status, code)
+    assert answer.headers.get("Retry-After") == ("1" if status == 503 else None)
+    assert str(error) not in answer.text or not str(error)
+
+
 def test_every_route_states_its_right(module_store: Store, tmp_path: Path) -> None:
     """All routes, those of MLflow's protocol included, name the right they need (I9); what changes things asks for more than to read."""
     app = compose(module_store, Settings(home=tmp_path))
@@ -181,6 +210,20 @@ def test_snapshot_goes_in_and_comes_out_whole(client: Client, cluster: Cluster, 
         assert client.put_snapshot(snapshot.digest, snapshot.archive, snapshot.n_files)["size_bytes"] == snapshot.size_bytes
     assert client.has_snapshot(snapshot.digest)
     assert raw(cluster, "GET", f"/api/v1/snapshots/{snapshot.digest}") == (200, snapshot.archive.read_bytes())
+
+
+def test_snapshot_that_can_not_be_found_is_no_snapshot_that_is_unknown(client: Client, cluster: Cluster, snapshot: Snapshot) -> None:
+    """The folder of artifacts may be a share that is away: workers are told to ask again, and whoever has it may store it anew."""
+    client.put_snapshot(snapshot.digest, snapshot.archive, snapshot.n_files)
+    (archive,) = cluster.folder.rglob(f"{snapshot.digest}.tar.gz")
+    away = archive.rename(archive.with_name("away"))
+    status, said = raw(cluster, "GET", f"/api/v1/snapshots/{snapshot.digest}")
+    assert (status, said["error_code"]) == (503, "TEMPORARILY_UNAVAILABLE")
+    assert not client.has_snapshot(snapshot.digest)
+    away.rename(archive)
+    assert raw(cluster, "GET", f"/api/v1/snapshots/{snapshot.digest}") == (200, snapshot.archive.read_bytes())
+    status, said = raw(cluster, "GET", f"/api/v1/snapshots/{'0' * 64}")
+    assert (status, said["error_code"]) == (404, "RESOURCE_DOES_NOT_EXIST")
 
 
 def test_snapshot_of_other_bytes_is_refused(client: Client, snapshot: Snapshot, tmp_path: Path) -> None:

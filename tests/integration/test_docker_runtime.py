@@ -9,6 +9,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,14 +18,17 @@ import pytest
 import requests
 import urllib3
 from docker import APIClient
-from docker.errors import APIError
+from docker.errors import APIError, ImageNotFound
 
+from tests.support.registry import registry
 from tests.support.services import wait_until
+from tests.support.threads import NoThreads
 from tracking.ids import new_run_id, new_uuid
 from tracking.records import Resources
 from tracking.states import Cause
+from worker import errands as errands_module
 from worker.errands import CalledOff
-from worker.errors import EngineAway, ImageMissing, LaunchFailed, LaunchRefused
+from worker.errors import EngineAway, ImageAway, ImageMissing, LaunchFailed, LaunchRefused
 from worker.runtimes import docker as docker_module
 from worker.runtimes.base import AttemptKey, AttemptSpec, ExitReport, Handle, Mount, outcome_of
 from worker.runtimes.docker import DockerRuntime, container_name, engine_answers
@@ -293,10 +297,84 @@ def test_docker_asks_without_haste_when_the_output_of_an_ended_container_can_not
 
 
 def test_docker_image_is_missing_when_no_registry_has_it(runtime: DockerRuntime, tmp_path: Path) -> None:
-    """An image that can't be had is the attempt's cause, and the error names it."""
-    spec = make_spec(tmp_path, "127.0.0.1:1/nobody/nothing:1", "true")
-    with pytest.raises(ImageMissing, match=r"127\.0\.0\.1:1/nobody/nothing:1"):
-        runtime.start(spec)
+    """An image that its registry does not know, or not for us, is the attempt's cause, and the error names it."""
+    for status, code, text in ((404, "MANIFEST_UNKNOWN", "manifest unknown"), (403, "DENIED", "denied"), (401, "UNAUTHORIZED", "authentication required")):
+        with registry(status, code, text) as address, pytest.raises(ImageMissing, match=f"{address}/nobody/nothing:1"):
+            runtime.start(make_spec(tmp_path, f"{address}/nobody/nothing:1", "true"))
+
+
+@pytest.mark.parametrize(("status", "code"), [(503, "UNAVAILABLE"), (429, "TOOMANYREQUESTS"), (None, "")], ids=["503", "429", "nobody"])
+def test_docker_blames_the_machinery_when_the_registry_is_away(
+    runtime: DockerRuntime, tmp_path: Path, status: int | None, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A registry that does not answer, or can't just now, says nothing about the image; after minutes the attempt fails for it."""
+    monkeypatch.setattr(errands_module, "AWAY_S", 0.0)
+    with registry(status or 503, code, "later") as address, pytest.raises(ImageAway) as caught:
+        runtime.start(make_spec(tmp_path, f"{address if status else '127.0.0.1:1'}/nobody/nothing:1", "true"))
+    assert caught.value.cause.is_machinery
+
+
+def test_docker_pulls_again_when_a_pull_breaks_off(runtime: DockerRuntime, tmp_path: Path, base_image: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error in the middle comes as a part of a good answer: an outage that passes costs no attempt."""
+    monkeypatch.setattr(errands_module, "_FIRST_DELAY_S", 0.01)
+    image, missing = base_image, [True]
+    create, inspect = runtime._api.create_container, runtime._api.inspect_image  # type: ignore[attr-defined]
+    answers: list[list[dict[str, str]]] = [
+        [{"status": "Pulling"}, {"error": "unexpected EOF"}],
+        [{"error": "received unexpected HTTP status: 502 Bad Gateway"}],
+        [{"status": "Pulled"}],
+    ]
+
+    def lacking(real: Callable[..., object], *arguments: Any, **options: Any) -> object:
+        if missing[0]:
+            raise ImageNotFound("No such image")
+        return real(*arguments, **options)
+
+    def pull(_image: str, **_options: object) -> list[dict[str, str]]:
+        answer = answers.pop(0)
+        missing[0] = "error" in answer[-1]
+        return answer
+
+    monkeypatch.setattr(runtime._api, "create_container", partial(lacking, create))
+    monkeypatch.setattr(runtime._api, "inspect_image", partial(lacking, inspect))
+    monkeypatch.setattr(runtime._api, "pull", pull)
+    assert finish(runtime.start(make_spec(tmp_path, image, "true"))).exit_status == 0
+    assert not answers
+
+
+@pytest.mark.parametrize(
+    ("said", "is_user"),
+    [
+        ("manifest for a/b:1 not found: manifest unknown: manifest unknown", True),
+        ("pull access denied for a/b, repository does not exist or may require 'docker login': denied: requested access to the resource is denied", True),
+        ("no matching manifest for linux/arm64/v8 in the manifest list entries", True),
+        ("failed to resolve reference: unexpected status from HEAD request to http://r/v2/a/manifests/1: 401 Unauthorized", True),
+        ("unauthorized", True),
+        ('Get "https://r/v2/": dial tcp: lookup r: no such host', False),
+        ("error pulling image configuration: download failed after attempts=6: unexpected EOF", False),
+        ("toomanyrequests: You have reached your unauthenticated pull rate limit", False),
+        ("failed to register layer: write /usr/lib/x: no space left on device", False),
+        ('Get "https://denied.example/v2/unauthorized/": net/http: TLS handshake timeout', False),
+    ],
+)
+def test_docker_tells_an_image_that_is_not_there_from_a_registry_that_is_not(said: str, is_user: bool) -> None:
+    """By what engines and registries say: names of images are no part of it."""
+    assert isinstance(docker_module._no_image("denied/unauthorized:1", said), ImageMissing if is_user else ImageAway)
+
+
+def test_docker_attempt_goes_on_when_no_thread_can_be_had(runtime: DockerRuntime, tmp_path: Path, base_image: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container that runs is not lost sight of because its output can't be followed yet, nor left alone because it can't be stopped at once."""
+    lack = NoThreads(monkeypatch, "output", 1)
+    handle = runtime.start(make_spec(tmp_path, base_image, "sh", "-c", "echo all of it; exec sleep 1000"))
+    assert lack.n_refused == 1
+    assert handle.wait(0.1) is None
+    stop = NoThreads(monkeypatch, "stop", 1)
+    handle.stop("cancel")
+    assert stop.n_refused == 1
+    handle.stop("cancel")
+    report = finish(handle)
+    assert report.stop_sent
+    assert (tmp_path / "runs" / handle._folder.parent.name / "1" / "stdout").read_bytes() == b"all of it\n"  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("resources", [Resources(memory_bytes=MIB), Resources(cpus=100_000)], ids=["memory", "cpus"])
@@ -312,9 +390,10 @@ def test_docker_pull_holds_up_nobody_else_and_not_who_is_cancelled(runtime: Dock
     began, may_end, called_off = threading.Event(), threading.Event(), threading.Event()
     refused: list[BaseException] = []
 
-    def slow(_image: str, **_options: object) -> None:
+    def slow(_image: str, **_options: object) -> list[object]:
         began.set()
         assert may_end.wait(PATIENCE_S)
+        return []
 
     def start() -> None:
         try:
@@ -328,7 +407,7 @@ def test_docker_pull_holds_up_nobody_else_and_not_who_is_cancelled(runtime: Dock
     try:
         assert began.wait(PATIENCE_S)
         with monkeypatch.context() as patch:
-            patch.setattr(runtime._api, "pull", lambda _image, **_options: None)
+            patch.setattr(runtime._api, "pull", lambda _image, **_options: [])
             with pytest.raises(ImageMissing):
                 runtime.start(make_spec(tmp_path, "registry.invalid/other:1", "true"))
         called_off.set()

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,9 @@ from sqlalchemy.pool import NullPool
 
 from tracking import embedded
 from tracking.errors import EmbeddedError
+from tracking.migrations.fresh import bring_up
+from tracking.store.database import Database, plain_url
+from tracking.store.listener import Listener
 
 ENSURE: Final = """
 import sys
@@ -131,6 +135,31 @@ class TestRunning:
         assert told.version in {"16", "18"}
         assert "ready to accept connections" in told.log_file.read_text()
         assert told.open_elsewhere == ""
+
+    def test_connections_take_nothing_from_a_shell_that_is_set_up_for_another_server(self, running: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """None of libpq's variables, a service least of all; trials get them all the same."""
+        shell = {"PGSERVICE": "another", "PGOPTIONS": "-c nonsense=1", "PGGSSENCMODE": "require", "PGTARGETSESSIONATTRS": "standby", "PGREQUIREAUTH": "md5"}
+        for name, value in shell.items():
+            monkeypatch.setenv(name, value)
+        url = embedded.ensure_running(running)
+        assert bring_up(plain_url(url))
+        for name, value in shell.items():
+            monkeypatch.setenv(name, value)
+        with closing(Database(url)) as database, database.transaction() as transaction:
+            assert transaction.scalar("SELECT 1") == 1
+        for name, value in shell.items():
+            monkeypatch.setenv(name, value)
+        with closing(Listener(url)) as listener:
+            assert listener.wait(0) is False
+            assert listener._connection is not None
+        assert shell.items() <= os.environ.items()
+
+    def test_connections_to_a_server_that_the_user_named_take_the_shell_s_word(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A password, a certificate: what the URL need not hold."""
+        monkeypatch.setenv("PGAPPNAME", "theirs")
+        for url in ("postgresql://ada@db.example/postgres", "postgresql+psycopg2://sweep@/postgres?host=/var/run/postgresql", "service=mine"):
+            embedded.keep_to(url)
+        assert subprocess.run(["/usr/bin/env"], capture_output=True, text=True, check=True).stdout.count("PGAPPNAME=theirs") == 1
 
     def test_folders_let_nobody_else_in(self, running: Path) -> None:
         """The only way to the server is a socket in a private folder."""

@@ -4,17 +4,19 @@ import subprocess
 import sys
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Final
 
 import pytest
+import uv
 
 from tests.support.services import wait_until
 from worker import errands as errands_module
 from worker.environments.uv import PythonEnv, UvEnvironments, pip_settings, read_python_env, uv_environment
 from worker.errands import CalledOff
-from worker.errors import EnvironmentBroken, IndexAway
+from worker.errors import EnvironmentBroken, Exhausted, IndexAway
 
 OWN_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -202,6 +204,63 @@ def test_environment_blames_the_machinery_when_the_index_is_away(
     with pytest.raises(IndexAway) as caught:
         online(tmp_path, url).ensure(write(project, "dependencies: [toylib]\n"))
     assert caught.value.cause.is_machinery
+
+
+FULL: Final = "error: Failed to write to the environment\n  Caused by: No space left on device (os error 28)"
+
+
+@pytest.fixture
+def scarce_uv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int], None]:
+    """Puts a script before uv that fails in its own way so many times."""
+    monkeypatch.setattr(errands_module, "_FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr(errands_module, "_LONGEST_DELAY_S", 0.01)
+
+    def put(fault: str, n_times: int) -> None:
+        script = tmp_path / "uv"
+        script.write_text(f"""#!/bin/sh
+echo x >> {tmp_path}/asked
+if [ $(wc -l < {tmp_path}/asked) -le {n_times} ]; then {fault}; exit 2; fi
+exec {uv.find_uv_bin()} "$@"
+""")
+        script.chmod(0o755)
+        monkeypatch.setattr(uv, "find_uv_bin", lambda: str(script))
+
+    return put
+
+
+@pytest.mark.parametrize("fault", ["kill -9 $$", f"echo '{FULL}' >&2", "echo 'OSError: [Errno 24] too many' >&2"], ids=["killed", "full", "descriptors"])
+def test_environment_is_built_later_when_the_machine_is_out_of_something(
+    environments: UvEnvironments, project: Path, scarce_uv: Callable[[str, int], None], fault: str
+) -> None:
+    """A full disk, or a builder that the kernel killed for want of memory: nobody's fault, and it passes."""
+    scarce_uv(fault, 2)
+    assert version_in(environments.ensure(write(project, "dependencies: [toylib]\n"))) == "2.0"
+
+
+@pytest.mark.parametrize("fault", ["kill -9 $$", f"echo '{FULL}' >&2"], ids=["killed", "full"])
+def test_environment_blames_the_machinery_when_the_machine_stays_out_of_something(
+    environments: UvEnvironments, project: Path, scarce_uv: Callable[[str, int], None], monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """After minutes the attempt fails for it, and is tried again elsewhere."""
+    monkeypatch.setattr(errands_module, "AWAY_S", 0.0)
+    scarce_uv(fault, 1_000)
+    with pytest.raises(Exhausted) as caught:
+        environments.ensure(write(project, "dependencies: [toylib]\n"))
+    assert caught.value.cause.is_machinery
+
+
+def test_environment_blames_the_machinery_when_its_folder_can_not_be_used(
+    environments: UvEnvironments, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder of environments is ours; it comes back by itself when somebody has removed it."""
+    monkeypatch.setattr(errands_module, "AWAY_S", 0.0)
+    root, file = tmp_path / "environments", write(project, "dependencies: [toylib]\n")
+    root.rmdir()
+    root.write_text("in the way")
+    with pytest.raises(Exhausted):
+        environments.ensure(file)
+    root.unlink()
+    assert version_in(environments.ensure(file)) == "2.0"
 
 
 def test_environment_blames_the_project_when_the_index_has_no_such_package(tmp_path: Path, project: Path, index: Index) -> None:

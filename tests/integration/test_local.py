@@ -266,6 +266,79 @@ def test_stop_ends_what_a_killed_supervisor_left_behind(cluster: Cluster) -> Non
     assert not embedded.status(cluster.home).is_running
 
 
+def test_cluster_goes_on_when_its_state_can_not_be_written(cluster: Cluster) -> None:
+    """A full home: what ends meanwhile is started again all the same, and told of once there is room."""
+    cluster.ensure()
+    before = cluster.status()
+    in_the_way = cluster.home / "local/cluster.new"
+    in_the_way.mkdir()
+    os.kill(cluster.role("scheduler").pid, signal.SIGKILL)
+    cluster.wait(lambda: cluster.log("local").count("scheduler started") == 2)
+    assert cluster.status() == before
+    assert before.is_running
+    in_the_way.rmdir()
+    cluster.wait(lambda: cluster.role("scheduler").ended == "signal 9" and cluster.role("scheduler").is_running)
+    assert cluster.role("worker") == next(role for role in before.roles if role.name == "worker")
+
+
+def test_cluster_tries_again_when_a_role_can_not_be_started(cluster: Cluster) -> None:
+    """No descriptor, process or room for it: that passes, and nothing else is ended for it."""
+    cluster.ensure()
+    before, postgres = cluster.status(), embedded.status(cluster.home).pid
+    log = cluster.home / "logs/scheduler.log"
+    log.unlink()
+    log.mkdir()
+    os.kill(cluster.role("scheduler").pid, signal.SIGKILL)
+    cluster.wait(lambda: "not started" in cluster.role("scheduler").ended)
+    log.rmdir()
+    cluster.wait(lambda: cluster.role("scheduler").is_running)
+    assert cluster.status().pid == before.pid
+    assert [role for role in cluster.status().roles if role.name != "scheduler"] == [role for role in before.roles if role.name != "scheduler"]
+    assert embedded.status(cluster.home).pid == postgres
+
+
+def test_cluster_goes_on_when_postgres_can_not_be_looked_at(cluster: Cluster) -> None:
+    """Here its lease can't be read for a while: nothing is concluded from that."""
+    cluster.ensure()
+    postgres = embedded.status(cluster.home).pid
+    lease, kept = cluster.home / "pg/lease.json", cluster.home / "pg/kept.json"
+    lease.rename(kept)
+    lease.mkdir()
+    os.kill(cluster.role("worker").pid, signal.SIGKILL)
+    cluster.wait(lambda: cluster.role("worker").ended == "signal 9" and cluster.role("worker").is_running)
+    assert "can't be used" in cluster.log("local")
+    lease.rmdir()
+    kept.rename(lease)
+    assert cluster.status().phase == "running"
+    assert cluster.status().is_running
+    assert embedded.status(cluster.home).pid == postgres
+
+
+def test_stop_ends_the_roles_when_the_state_can_not_be_written(cluster: Cluster) -> None:
+    """That nobody can be told is no reason to leave them behind."""
+    cluster.ensure()
+    before = cluster.status()
+    (cluster.home / "local/cluster.new").mkdir()
+    assert local.stop_cluster(cluster.settings) is True
+    assert "INFO stopped" in cluster.log("local")
+    assert not any(role.is_running for role in before.roles)
+    assert not embedded.status(cluster.home).is_running
+
+
+def test_ensure_starts_over_half_a_state(cluster: Cluster) -> None:
+    """A machine that went down as it was written leaves that; while a supervisor lives it is refused."""
+    state = cluster.home / "local/cluster.json"
+    state.parent.mkdir(parents=True)
+    state.write_text('{"phase": "runn')
+    assert cluster.status() == local.LocalStatus()
+    cluster.ensure()
+    kept = state.read_text()
+    state.write_text(kept[:40])
+    with pytest.raises(local.LocalError, match="can't be understood"):
+        cluster.status()
+    state.write_text(kept)
+
+
 def test_ensure_shows_the_log_of_a_role_that_does_not_stay_up(cluster: Cluster) -> None:
     """What it said last, not a time-out."""
     cluster.home.mkdir()
@@ -305,6 +378,18 @@ def test_ensure_tells_when_the_home_can_not_be_made(tmp_path: Path) -> None:
         local.ensure_cluster(Settings(home=tmp_path / "file/home"), say=print)
 
 
+@pytest.mark.parametrize("name", ["lock", "cluster.new"])
+def test_ensure_tells_when_the_supervisor_has_no_way_to_begin(cluster: Cluster, name: str) -> None:
+    """No room for its files: a sentence, and a second try works once there is."""
+    in_the_way = cluster.home / "local" / name
+    in_the_way.mkdir(parents=True)
+    with pytest.raises(local.LocalError, match="Is a directory") as failed:
+        cluster.ensure()
+    assert "File " not in failed.value.message
+    in_the_way.rmdir()
+    cluster.ensure()
+
+
 def test_stop_refuses_when_another_host_has_the_data_open(cluster: Cluster) -> None:
     """Its cluster is stopped there."""
     cluster.ensure()
@@ -335,6 +420,12 @@ def test_supervisor_sleeps_when_nothing_happens(cluster: Cluster) -> None:
         for _ in range(200):
             client.workers()
     assert switches() == before
+
+
+def test_roles_can_be_loaded_without_docstrings() -> None:
+    """The shell that starts the cluster may have `PYTHONOPTIMIZE=2`."""
+    script = "import sweeps.cli, sweeps.server, scheduler.main, worker.main"
+    subprocess.run([sys.executable, "-OO", "-c", script], check=True)
 
 
 def test_commands_run_the_roles_of_this_release_wherever_they_are_started() -> None:

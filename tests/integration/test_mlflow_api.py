@@ -483,6 +483,47 @@ def test_attempt_opens_descendants_in_its_own_experiment(client: httpx.Client, a
     assert {run["info"]["experiment_id"] for run in found.values()} == {attempt.experiment_id}
 
 
+ODD_NAMES = ["metrics/mAP50(B)", "mAP@0.5", "Acc (%)", 'f1>0.5 "top"', "a=b", "val loss, mean", "R²", "../up", "it's `so`"]
+
+
+def test_attempt_may_use_any_name_that_can_be_printed(client: httpx.Client, attempt: Attempt) -> None:
+    """For metrics, parameters and tags of its own run, which are found by them, too."""
+    texts = [{"key": name, "value": "v"} for name in ODD_NAMES]
+    points = [{"key": name, "value": number, "timestamp": 1, "step": 0} for number, name in enumerate(ODD_NAMES)]
+    post(client, "/runs/log-batch", attempt.headers, run_id=attempt.run_id, metrics=points, params=texts, tags=texts)
+    post(client, "/runs/log-metric", attempt.headers, run_id=attempt.run_id, key="one (1)", value=1, timestamp=1)
+    post(client, "/runs/log-parameter", attempt.headers, run_id=attempt.run_id, key="one (1)", value="v")
+    post(client, "/runs/set-tag", attempt.headers, run_id=attempt.run_id, key="one (1)", value="v")
+    data = get(client, "/runs/get", run_id=attempt.run_id)["run"]["data"]
+    for kind in ("metrics", "params", "tags"):
+        assert {*ODD_NAMES, "one (1)"} <= {each["key"] for each in data[kind]}
+    for number, name in enumerate(ODD_NAMES):
+        quoted = '"' + name.replace('"', '""') + '"'
+        asked = f"metrics.{quoted} = {number} AND params.{quoted} = 'v' AND tags.{quoted} = 'v'"
+        found = post(client, "/runs/search", experiment_ids=[attempt.experiment_id], filter=asked, order_by=[f"metrics.{quoted} DESC"])["runs"]
+        assert [run["info"]["run_id"] for run in found] == [attempt.run_id]
+        assert [point["value"] for point in get(client, "/metrics/get-history", run_id=attempt.run_id, metric_key=name)["metrics"]] == [number]
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\nb", "\u2028", "x" * 251])
+def test_attempt_is_refused_a_name_that_can_not_be_printed_or_is_too_long(client: httpx.Client, attempt: Attempt, name: str) -> None:
+    """Nobody could ask for it."""
+    point = {"key": name, "value": 1, "timestamp": 1, "step": 0}
+    for body in ({"metrics": [point]}, {"params": [{"key": name, "value": "v"}]}, {"tags": [{"key": name, "value": "v"}]}):
+        answer = client.post(API + "/runs/log-batch", headers=attempt.headers, json={"run_id": attempt.run_id, **body})
+        assert refusal(answer)[:2] == (400, "INVALID_PARAMETER_VALUE")
+
+
+def test_run_of_a_clients_own_keeps_to_the_names_of_mlflow(client: httpx.Client, attempt: Attempt) -> None:
+    """Also one that an attempt opens: it is read by MLflow's own tools."""
+    for headers in (None, attempt.headers):
+        run_id = new_run(client, headers)
+        for name in ODD_NAMES[:2]:
+            point = {"key": name, "value": 1, "timestamp": 1, "step": 0}
+            answer = client.post(API + "/runs/log-batch", headers=headers, json={"run_id": run_id, "metrics": [point]})
+            assert "Names may only contain" in refusal(answer)[2]
+
+
 def test_attempt_sees_its_own_experiment_under_any_name(client: httpx.Client, attempt: Attempt, store: Store) -> None:
     """`set_experiment("x")` in a script changes nothing but a tag, and makes no experiment."""
     by_name = get(client, "/experiments/get-by-name", attempt.headers, experiment_name="x")["experiment"]

@@ -1,5 +1,6 @@
 """What only process runs have: the shim between worker and command, and what happens when any of the three dies."""
 
+import errno
 import json
 import os
 import resource
@@ -10,7 +11,9 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,11 +22,14 @@ from msgspec.structs import replace
 from tests.support.needs import missing, program, root
 from tests.support.services import wait_until
 from tracking.ids import new_run_id
+from tracking.records import Launch
 from tracking.states import Cause
-from worker.errors import LaunchFailed
-from worker.runtimes import shim
+from worker.errors import Exhausted, LaunchFailed
+from worker.folders import remove_attempt
+from worker.output import Output
+from worker.runtimes import process, shim
 from worker.runtimes.base import AttemptKey, AttemptSpec, ExitReport, Handle, outcome_of
-from worker.runtimes.host import host_incarnation, process_start
+from worker.runtimes.host import host_incarnation, process_start, process_state
 from worker.runtimes.process import ProcessRuntime, is_alive
 
 PATIENCE_S = 60.0
@@ -194,10 +200,11 @@ def test_process_is_lost_when_machine_restarted(runtime: ProcessRuntime, tmp_pat
 
 
 def test_process_survives_signals_to_its_shim(runtime: ProcessRuntime, tmp_path: Path) -> None:
-    """A terminal that closes, or a service manager that stops the worker's processes, ends no run."""
+    """A terminal that closes, a service manager that stops the worker's processes, or a trial that sends whatever it likes ends no run."""
     spec = make_spec(tmp_path, "sh", "-c", "while [ ! -e go ]; do sleep 0.02; done; exit 2")
     handle = runtime.start(spec)
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
+    deadly = {signal.SIGKILL, signal.SIGSTOP, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, shim.STOP_SIGNAL, shim.KILL_SIGNAL}
+    for number in signal.valid_signals() - deadly:
         os.kill(facts_of(spec)["shim_pid"], number)
     assert handle.wait(0.1) is None
     (spec.cwd / "go").touch()
@@ -338,6 +345,202 @@ def test_process_beyond_a_limit_on_the_size_of_files_has_an_end_with_a_cause(run
     assert (outcome.verdict, outcome.cause) == ("failed", Cause.LAUNCH)
     assert "File too large" in outcome.detail
     assert (spec.folder / "stdout").stat().st_size == 1 << 16
+
+
+RUDE = {
+    "report is a folder": "mkdir -p ../exit.json/x",
+    "room for the report is a folder": "rm ../exit.part; mkdir -p ../exit.part/x",
+    "room for the report is a pipe": "rm ../exit.part; mkfifo ../exit.part",
+    "room for the report is full": "head -c 5000 /dev/zero | tr '\\0' x > ../exit.part",
+    "output is a folder": "rm ../stdout; mkdir ../stdout",
+    "errors lead nowhere": "rm ../stderr; ln -s stderr ../stderr",
+    "lock is a pipe": "rm ../lock; mkfifo ../lock",
+    "state is a pipe": "rm -f ../output.json; mkfifo ../output.json",
+    "folder is a file": 'd=$(cd ..; pwd); rm -rf "$d"; echo hello > "$d"',
+    "run's folder is a file": 'd=$(cd ../..; pwd); rm -rf "$d"; echo hello > "$d"',
+}
+
+
+@pytest.mark.parametrize("code", RUDE.values(), ids=RUDE)
+def test_process_tells_its_own_end_whatever_it_has_made_of_its_folder(runtime: ProcessRuntime, tmp_path: Path, code: str) -> None:
+    """What lies in the place of our files neither hides how the command ended nor is waited for, now or by a later life of the worker."""
+    spec = make_spec(tmp_path, "sh", "-c", f"{code}; echo loss=1; exit 3")
+    assert finish(runtime.start(spec)).exit_status == 3
+    adopted = ProcessRuntime(tmp_path / "runs").adopt(*spec.key, spec.folder)
+    assert adopted is not None
+    assert finish(adopted).exit_status == 3
+    output = Output.resume(spec.folder, Launch(), 1 << 20)
+    assert output.unasked() == ()
+    assert output.last_error_line() == ""
+    assert ("something else" in output.note) == (spec.folder / "stdout").is_dir()
+    remove_attempt(spec.folder)
+    assert not spec.folder.parent.exists()
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    """As if all that this process may have open were in use."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_process_is_not_judged_without_descriptors(runtime: ProcessRuntime, tmp_path: Path) -> None:
+    """What can't be looked at just now is neither alive nor dead: it is an error, and the same question gets its answer later."""
+    spec, other = make_spec(tmp_path, *SLEEP_FOREVER), make_spec(tmp_path, "sh", "-c", "exit 4")
+    handle, ending = runtime.start(spec), runtime.start(other)
+    assert ending._pidfd is not None  # type: ignore[attr-defined]
+    select.select([ending._pidfd], [], [], PATIENCE_S)  # type: ignore[attr-defined]
+    later = ProcessRuntime(tmp_path / "runs")
+    questions: list[Callable[[], object]] = [
+        partial(later.adopt, *spec.key, spec.folder),
+        partial(is_alive, spec.folder),
+        partial(ending.wait, 0),
+        partial(process._processes_of, spec.run_id, "1"),
+        partial(process_start, 1),
+    ]
+    with no_descriptors():
+        errors = []
+        for question in questions:
+            with pytest.raises(OSError) as caught:  # noqa: PT011 - which one it is, is looked at below
+                question()
+            errors.append(caught.value.errno)
+    assert errors == [errno.EMFILE] * len(questions)
+    assert finish(ending).exit_status == 4
+    adopted = later.adopt(*spec.key, spec.folder)
+    assert adopted is not None
+    assert adopted.wait(0) is None
+    handle.kill()
+    assert finish(adopted).signal == signal.SIGKILL
+
+
+def test_process_start_says_that_the_machine_is_short_of_something(tmp_path: Path) -> None:
+    """Nothing was started then: the same start is asked for again."""
+    runtime, spec = ProcessRuntime(tmp_path / "runs"), make_spec(tmp_path, "true")
+    with no_descriptors(), pytest.raises(Exhausted):
+        runtime.start(spec)
+    assert finish(runtime.start(spec)).exit_status == 0
+    runtime.close()
+
+
+def test_process_watcher_that_was_suspended_is_woken(runtime: ProcessRuntime, tmp_path: Path) -> None:
+    """Who waits for it sees to it: else its end would not be seen before somebody stops it."""
+    spec = make_spec(tmp_path, "sh", "-c", "kill -STOP $PPID; exit 5")
+    handle = runtime.start(spec)
+    wait_until(lambda: process_state(handle._shim_pid) == "T" or handle.wait(0) is not None, "it is suspended", interval_s=0.01)  # type: ignore[attr-defined]
+    wait_until(lambda: handle.wait(0.01) is not None, "it is woken, and sees the end", interval_s=0.01)
+    assert finish(handle).exit_status == 5
+
+
+TRACE = """
+import ctypes, os, sys, time
+traced = ctypes.CDLL(None, use_errno=True).ptrace(16, os.getppid(), 0, 0)
+print(traced, ctypes.get_errno(), flush=True)
+time.sleep(1000 if traced == 0 else 0)
+sys.exit(6)
+"""
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_process_that_traces_its_watcher_is_ended(runtime: ProcessRuntime, tmp_path: Path, is_stopped: bool) -> None:
+    """Root may trace any process; a watcher that is held like that would neither see an end nor hear a stop, nor a time-out."""
+    if os.getuid() != 0:
+        missing("Only root may trace the process that watches it")
+    spec = make_spec(tmp_path, sys.executable, "-c", TRACE)
+    handle = runtime.start(spec)
+    wait_until(lambda: process_state(handle._shim_pid) == "t", "it is held", interval_s=0.01)  # type: ignore[attr-defined]
+    if is_stopped:
+        handle.stop("timeout")
+    else:
+        wait_until(lambda: handle.wait(0.01) is not None, "it is freed", interval_s=0.01)
+    outcome = outcome_of(finish(handle))
+    assert outcome.cause == (Cause.TIMED_OUT if is_stopped else Cause.SIGNAL)
+    assert is_stopped or "attached itself" in outcome.detail
+
+
+def test_process_is_stopped_though_somebody_debugs_its_watcher(runtime: ProcessRuntime, tmp_path: Path) -> None:
+    """A debugger is given some time to let go; then the stop is carried out without the watcher, and told as what it is."""
+    if os.getuid() != 0:
+        missing("Only root may trace the process that watches it")
+    spec = make_spec(tmp_path, *SLEEP_FOREVER)
+    handle = runtime.start(spec)
+    facts = facts_of(spec)
+    attach = f"import ctypes, time; assert ctypes.CDLL(None).ptrace(16, {facts['shim_pid']}, 0, 0) == 0; time.sleep(1000)"
+    with subprocess.Popen([sys.executable, "-c", attach]) as debugger:
+        try:
+            wait_until(lambda: process_state(facts["shim_pid"]) == "t", "it is held", interval_s=0.01)
+            for _ in range(3):
+                handle.stop("timeout")
+                assert handle.wait(0.05) is None
+            handle.stop("timeout")
+            assert outcome_of(finish(handle)).cause == Cause.TIMED_OUT
+            assert debugger.poll() is None
+        finally:
+            debugger.kill()
+    wait_until(lambda: process_state(facts["trial_pid"]) in ("", "Z"), "the command has ended", interval_s=0.01)
+
+
+def test_process_can_not_trace_its_watcher_unless_it_is_root(tmp_path: Path) -> None:
+    """A process of the worker's own user is refused by the kernel."""
+    script = f"""
+import os
+from pathlib import Path
+from worker.runtimes.base import AttemptSpec
+from worker.runtimes.process import ProcessRuntime
+folder = Path({str(tmp_path)!r}) / "r" / "1"
+(folder / "work").mkdir(parents=True)
+spec = AttemptSpec("r", 1, "w", "h", ({sys.executable!r}, "-c", {TRACE!r}), {{"PATH": os.environ["PATH"]}}, folder / "work", folder)
+runtime = ProcessRuntime(Path({str(tmp_path)!r}))
+report = runtime.start(spec).wait(60)
+print(report.exit_status, (folder / "stdout").read_text())
+"""
+    # Without root's way around: as anybody's.
+    ordinary = [program("setpriv"), "--bounding-set", "-sys_ptrace"] if os.getuid() == 0 else []
+    done = subprocess.run([*ordinary, sys.executable, "-c", script], check=False, timeout=PATIENCE_S, capture_output=True, text=True)
+    assert done.stdout.split() == ["6", "-1", str(errno.EPERM)], done.stderr
+
+
+def test_process_says_that_its_watcher_was_told_to_stop_it_by_somebody(runtime: ProcessRuntime, tmp_path: Path) -> None:
+    """It ended by a signal that our own shim has sent, for a reason that nobody recorded."""
+    outcome = outcome_of(finish(runtime.start(make_spec(tmp_path, "sh", "-c", "kill -USR1 $PPID; sleep 1000"))))
+    assert outcome.cause == Cause.SIGNAL
+    assert "SIGTERM (15) after SIGUSR1" in outcome.detail
+
+
+def test_process_of_nobody_is_ended_whatever_lies_beside_it(runtime: ProcessRuntime, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """One odd folder hides none of the others; one whose lock was removed is known by its note and its variables."""
+    odd, unlocked, plain = (make_spec(tmp_path, *SLEEP_FOREVER) for _ in range(3))
+    handles = [runtime.start(spec) for spec in (unlocked, plain)]
+    facts_of(unlocked)
+    (unlocked.folder / shim.LOCK).unlink()
+    shutil.rmtree(odd.folder)
+    odd.folder.write_text("hello")
+    broken = tmp_path / "runs" / new_run_id() / "1"
+    (broken / shim.STARTED).mkdir(parents=True)
+    assert sorted(runtime.sweep_orphans(set())) == sorted([unlocked.key, plain.key])
+    assert [finish(handle).signal for handle in handles] == [signal.SIGKILL] * 2
+    assert not caplog.records
+
+
+def test_process_of_nobody_is_ended_though_another_can_not_be_looked_at(
+    runtime: ProcessRuntime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever the system says of one folder: it is told, and looked at again the next time."""
+    sick, plain = (make_spec(tmp_path, *SLEEP_FOREVER) for _ in range(2))
+    handle = runtime.start(plain)
+
+    def alive(folder: Path) -> bool:
+        if folder == sick.folder:
+            raise OSError(errno.EIO, "Input/output error")
+        return is_alive(folder)
+
+    monkeypatch.setattr(process, "is_alive", alive)
+    assert runtime.sweep_orphans(set()) == [plain.key]
+    assert finish(handle).signal == signal.SIGKILL
+    assert "Input/output error" in caplog.text
 
 
 def test_process_whose_folder_was_removed_is_ended_when_it_is_looked_for(runtime: ProcessRuntime, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The scheduler on a real record: sweeps end exact whatever dies, limits hold, one leads. Workers are played by the test."""
 
+import errno
 import itertools
 import math
 import random
@@ -12,6 +13,7 @@ from unittest.mock import Mock
 import msgspec
 import pytest
 
+from scheduler import advance
 from scheduler.dispatch import WakeUp
 from scheduler.holdback import HoldBack
 from scheduler.loop import Scheduler
@@ -795,6 +797,21 @@ def test_scheduler_broken_search_ends_its_own_sweep_only(stage: Stage) -> None:
     assert (ended.state, ended.cause) == ("failed", "search_failed")
     assert "ValidationError" in str(ended.detail)
     stage.check_exact(fine, 12)
+
+
+@pytest.mark.parametrize("lack", [OSError(errno.EMFILE, "Too many open files"), MemoryError(), ImportError("libm.so: Too many open files")])
+def test_scheduler_search_waits_while_the_machine_has_nothing_for_it(stage: Stage, monkeypatch: pytest.MonkeyPatch, lack: Exception) -> None:
+    """No descriptor to load it, no memory: that is not the search's fault, and the sweep goes on when it has passed."""
+    sweep, scheduler = stage.submit(GRID), stage.scheduler()
+    hours = itertools.count(step=3600)
+    scheduler._advance._locked = HoldBack(lambda: float(next(hours)))
+    with monkeypatch.context() as patched:
+        patched.setattr(advance, "make_strategy", Mock(side_effect=lack))
+        scheduler.tick()
+        scheduler.tick()
+    assert stage.store.sweeps.get(sweep.sweep_id).state == "active"
+    stage.drive(sweep, lambda: scheduler, [FakeWorker(stage.hands)])
+    stage.check_exact(sweep, 12)
 
 
 def test_scheduler_users_share_the_slots(stage: Stage) -> None:

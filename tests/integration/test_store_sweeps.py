@@ -486,6 +486,7 @@ def test_retry_opens_failed_trials_with_new_runs(hands: Hands) -> None:
         assert of_old == of_new
         assert hands.store.runs.data(new.run_id).params == hands.store.runs.data(old.run_id).params
         assert [e.event for e in hands.store.runs.events(new.run_id)] == ["retry", "queue"]
+        assert (hands.store.runs.replaced(hands.store.runs.get(old.run_id)), hands.store.runs.replaced(hands.store.runs.get(new.run_id))) == ([], [old.run_id])
     hands.conclude(sweep, n0=2.0, n1=1.0)
     assert [(t.state, t.generation) for t in hands.store.trials.list(sweep.sweep_id)] == [("finished", 1)] * 2
     assert sorted(t.told_seq or 0 for t in hands.store.trials.list(sweep.sweep_id)) == [3, 4]

@@ -1,5 +1,6 @@
 """A supervisor on a real record, with attempts that end when the test says so: both ways of reconciling, and every way to go away."""
 
+import fcntl
 import logging
 import shutil
 import socket
@@ -12,6 +13,7 @@ import pytest
 
 from tests.support.record import Hands
 from tests.support.services import wait_until
+from tests.support.threads import NoThreads
 from tracking.errors import DatabaseAway, InvalidValue, SchemaOutdated
 from tracking.ids import new_uuid
 from tracking.records import Collect, Launch, MetricPoint, Resources, SessionInfo
@@ -20,6 +22,7 @@ from tracking.store import Fence, Store, open_store
 from worker import attempt as attempt_module
 from worker import errands as errands_module
 from worker import supervisor as supervisor_module
+from worker.attempt import Work
 from worker.celery_app import NoWindow, Released, RunFailed
 from worker.collect import POLL_BYTES
 from worker.errors import Displaced, EngineAway, LaunchFailed
@@ -314,6 +317,71 @@ def test_supervisor_takes_a_run_once_however_often_it_hears_of_it(site: Site) ->
     assert site.window.told == [("started", run_id)]
 
 
+@pytest.mark.parametrize("has_broker", [False, True], ids=["looked for", "announced"])
+def test_supervisor_takes_a_run_later_when_no_thread_could_be_had(site: Site, monkeypatch: pytest.MonkeyPatch, has_broker: bool) -> None:
+    """It is not taken for known while nobody works on it: the next look has it, and a message about it is let go."""
+    lack = NoThreads(monkeypatch, "run-", 2)
+    supervisor = site.start(has_broker=has_broker)
+    run_id = site.run(supervisor)
+    if has_broker:
+        for _ in range(2):
+            message = Message(supervisor, run_id)
+            message.start()
+            message.join(PATIENCE_S)
+            assert message.told == "released"
+        assert not supervisor._works
+        supervisor._renew()
+    wait_until(lambda: (run_id, 1) in site.process.handles, "it is started", interval_s=0.01)
+    assert lack.n_refused == 2
+    site.process.handles[run_id, 1].end()
+    assert site.wait_for_end(run_id).state == "succeeded"
+
+
+def test_supervisor_adopts_later_when_no_thread_could_be_had(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker starts all the same, tells nobody that an attempt is lost, and goes on with each as soon as there are threads, its own ones too."""
+    monkeypatch.setattr(supervisor_module, "_BEGIN_AGAIN_S", 0.01)
+    first = site.start()
+    runs = [site.begun(first) for _ in range(2)]
+    site.stop()
+    threads = NoThreads(monkeypatch, "run-", 1_000_000), NoThreads(monkeypatch, "s", 3)
+    second = site.start()
+    renewed: list[None] = []
+    renew = second.store.sessions.renew
+
+    def count(*arguments: Any, **options: Any) -> Any:
+        renewed.append(None)
+        return renew(*arguments, **options)
+
+    monkeypatch.setattr(second.store.sessions, "renew", count)
+    wait_until(lambda: len(renewed) > 4, "it has renewed", interval_s=0.01)
+    assert len(second._works) == 2
+    threads[0].end()
+    for run_id, handle in runs:
+        handle.end()
+        assert site.wait_for_end(run_id).state == "succeeded"
+        assert len(site.hands.store.attempts.list(run_id)) == 1
+    assert threads[1].n_refused == 3
+    wait_until(lambda: site.process.swept, "it has looked for what nobody owns", interval_s=0.01)
+
+
+def test_supervisor_ends_what_it_could_not_adopt_when_its_session_is_taken(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attempt that no thread could be had for is somebody else's by now: what runs of it is nobody's, and ended as such."""
+    monkeypatch.setattr(supervisor_module, "_BEGIN_AGAIN_S", 0.01)
+    run_id, _ = site.begun(site.start())
+    site.stop()
+    lack = NoThreads(monkeypatch, "run-", 1_000_000)
+    second = site.start()
+    session_id = second.session_id
+    site.hands.lose(session_id)
+    wait_until(lambda: second.session_id != session_id, "it has begun anew", interval_s=0.01)
+    site.wait_for_session(second.session_id)
+    assert lack.n_refused > 0
+    assert not second.holds(run_id, 1)
+    second._sweep()
+    assert (run_id, 1) in site.process.handles
+    assert (run_id, 1) not in site.process.swept[-1]
+
+
 def test_supervisor_shows_the_end_of_a_run_once_when_its_message_comes_late(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """A message that comes when the end was shown already does not show it again."""
     supervisor = site.start()
@@ -577,6 +645,144 @@ def test_supervisor_ends_the_command_of_an_attempt_it_can_not_go_on_with(site: S
     other, handle = site.begun(supervisor)
     handle.end()
     assert site.wait_for_end(other).state == "succeeded"
+
+
+SHORT = OSError(24, "Too many open files")
+
+
+class Short:
+    """Something that this machine is short of, for the first so many times that it is asked for.
+
+    Attributes:
+        is_asked: whether it has been asked for at all.
+        is_over: whether it has been asked for oftener than that.
+    """
+
+    def __init__(self, act: Callable[..., Any], n_times: int = 2, error: Exception = SHORT) -> None:
+        self._act = act
+        self._left = n_times
+        self._error = error
+        self.is_asked = self.is_over = False
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        """Fail, or act."""
+        self.is_asked = True
+        self._left -= 1
+        if self._left >= 0:
+            raise self._error
+        self.is_over = True
+        return self._act(*arguments, **options)
+
+
+@pytest.mark.parametrize("error", [SHORT, MemoryError(), PermissionError(13, "Permission denied")], ids=["descriptors", "memory", "rights"])
+def test_supervisor_tells_no_attempt_as_failed_that_it_can_not_look_at(site: Site, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """What lives can't be taken up just now, as its folder is locked or for want of something: it is tried until it goes, under the same attempt."""
+    run_id, handle = site.begun(site.start())
+    site.stop()
+    adopt, resume = Short(site.process.adopt, error=error), Short(Output.resume, error=error)
+    monkeypatch.setattr(site.process, "adopt", adopt)
+    monkeypatch.setattr(Output, "resume", resume)
+    site.run_folder(run_id).chmod(0)
+    handle.waits.clear()
+    site.start()
+    wait_until(lambda: handle.waits, "it is waited for", interval_s=0.01)
+    assert (adopt.is_over, resume.is_over) == (True, True)
+    assert (site.run_folder(run_id).stat().st_mode & 0o700 == 0o700) == isinstance(error, PermissionError)
+    handle.end()
+    ended = site.wait_for_end(run_id)
+    assert (ended.attempt, ended.state, ended.cause) == (1, "succeeded", "completed")
+    assert not handle.killed
+
+
+@pytest.mark.parametrize("what", ["its report", "its output", "what it said last", "its stop"])
+def test_supervisor_reads_how_an_attempt_ended_once_it_can(site: Site, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """Neither the end nor the stop of a command is lost for something that its worker's machine was short of for a moment."""
+    monkeypatch.setattr(attempt_module, "_STOP_AGAIN_S", 0.05)
+    supervisor = site.start()
+    run_id, handle = site.begun(supervisor)
+    short = {
+        "its report": lambda: monkeypatch.setattr(handle, "wait", made),
+        "its output": lambda: monkeypatch.setattr(supervisor._works[run_id].output, "ship", made),
+        "what it said last": lambda: monkeypatch.setattr(attempt_module, "outcome_of", made),
+        "its stop": lambda: monkeypatch.setattr(handle, "stop", made),
+    }
+    real = {"its report": handle.wait, "its stop": handle.stop, "what it said last": attempt_module.outcome_of}
+    made = Short(real.get(what, supervisor._works[run_id].output.ship))
+    short[what]()
+    if what == "its stop":
+        site.hands.store.sweeps.cancel(site.hands.store.runs.get(run_id).sweep_id)
+    else:
+        # The wait under way is still the old one.
+        wait_until(lambda: what != "its report" or made.is_asked, "it is asked", interval_s=0.01)
+        handle.end()
+    ended = site.wait_for_end(run_id)
+    assert made.is_over
+    assert (ended.attempt, ended.cause) == (1, "cancelled" if what == "its stop" else "completed")
+    assert not handle.killed
+
+
+def test_supervisor_asks_again_for_a_start_that_may_have_happened(site: Site) -> None:
+    """The command may run already as the worker finds nothing to follow it by: the same start gives its handle."""
+    site.process.refusals = [SHORT, MemoryError()]
+    run_id, handle = site.begun(site.start())
+    handle.end()
+    ended = site.wait_for_end(run_id)
+    assert (ended.attempt, ended.cause, handle.killed) == (1, "completed", False)
+
+
+def test_supervisor_kills_what_it_can_not_go_on_with_before_it_says_so(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug as an attempt is taken up leaves nothing running beside the next one, though what is to be killed can't be found at once."""
+    run_id, handle = site.begun(site.start())
+    site.stop()
+
+    def broken(*_arguments: object, **_options: object) -> None:
+        raise RuntimeError("a bug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Work, "_take_up", broken)
+        adopt = Short(site.process.adopt)
+        patch.setattr(site.process, "adopt", adopt)
+        site.start()
+        ended = site.wait_for_end(run_id)
+    assert adopt.is_over
+    assert handle.killed
+    assert (ended.state, ended.cause) == ("failed", "launch")
+
+
+def test_supervisor_removes_what_is_left_though_one_of_it_is_odd(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial has put a file in the place of its folder, another's can't be looked at: neither keeps the rest, and files go as folders do."""
+    monkeypatch.setattr(supervisor_module, "_SWEEP_S", 0.05)
+    odd, sick, plain = (site.folder / "state" / "runs" / f"{letter}{new_uuid()}" / "1" for letter in "abc")
+    odd.parent.mkdir(parents=True)
+    odd.write_text("hello")
+    for folder in (sick, plain):
+        folder.mkdir(parents=True)
+    real = supervisor_module.is_alive
+
+    def alive(folder: Path) -> bool:
+        if folder == sick:
+            raise OSError(5, "Input/output error")
+        return real(folder)
+
+    monkeypatch.setattr(supervisor_module, "is_alive", alive)
+    site.start()
+    wait_until(lambda: not odd.parent.exists() and not plain.parent.exists(), "the others are gone", interval_s=0.01)
+    assert sick.exists()
+    monkeypatch.undo()
+    wait_until(lambda: not sick.parent.exists(), "it is gone too", interval_s=0.01)
+
+
+def test_supervisor_keeps_the_folder_of_what_still_lives(site: Site) -> None:
+    """Without it nobody would find the process any more."""
+    supervisor = site.start()
+    run_id, handle = site.begun(supervisor)
+    with (site.run_folder(run_id) / "1" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        handle.end()
+        site.wait_for_end(run_id)
+        wait_until(lambda: run_id not in supervisor._works, "it is let go of", interval_s=0.01)
+        assert handle.cleaned
+        assert site.run_folder(run_id).exists()
 
 
 def test_supervisor_removes_the_folders_of_attempts_that_nobody_owns(site: Site) -> None:

@@ -128,7 +128,10 @@ CODES: Final[Mapping[str, tuple[str, str]]] = {
     "RESOURCE_CONFLICT": ("409", "The state of the object does not allow it, or somebody else was first. Read it again."),
     "NO_BEST_TRIAL": ("409", "No trial of the sweep has finished with a value."),
     "INTERNAL_ERROR": ("500", "A fault of ours. The server's log has the traceback; the answer has nothing of it."),
-    "TEMPORARILY_UNAVAILABLE": ("503", "The database is away, or its schema does not fit. `Retry-After` says when to ask again; clients do so by themselves."),
+    "TEMPORARILY_UNAVAILABLE": (
+        "503",
+        "The database is away, its schema does not fit, or the server's machine is out of something. `Retry-After` says when to ask again.",
+    ),
 }
 """HTTP statuses, and what is meant."""
 

@@ -188,7 +188,8 @@ def test_submission_with_any_one_value_changed_is_refused_or_within_bounds(confi
         ({"parameters": [{"distribution": "uniform", "name": "x", "min": 2.0, "max": 1.0}]}, "'max' of parameter 'x' is below its 'min'"),
         ({"parameters": [{"distribution": "constant", "name": "x", "value": 1}] * 2}, "'parameters' names a parameter twice"),
         ({"parameters": [{"distribution": "constant", "name": "x", "value": DEEP}]}, "'parameters' is nested over 64 levels"),
-        ({"parameters": [{"distribution": "constant", "name": "x", "value": "y" * 200_000}]}, "'command' is too long"),
+        ({"parameters": [{"distribution": "constant", "name": "x", "value": "y" * 200_000}]}, "parameter 'x' has a value of over 100000 bytes"),
+        ({"parameters": [{"distribution": "constant", "name": n, "value": "y" * 99_000} for n in "abcdefghijklmnopqrstu"]}, "'command' is too long"),
         ({"method": "grid", "limits": {}, "parameters": [{"distribution": "int_uniform", "name": n, "min": 1, "max": 2**40} for n in "ab"]}, "make a grid of"),
     ],
 )

@@ -186,11 +186,12 @@ def test_cli_show_tells_of_a_pending_cancel(server: FakeServer, capsys: pytest.C
     """A run that was asked to stop and still runs says so, and is named by its sweep's short id."""
     run = {"schema": 1, "run_id": RUN_ID, "kind": "managed", "name": "", "state": "running", "cause": None, "detail": None, "duration_s": 3.0}
     run |= {"sweep_id": "cd" * 16, "sweep_short_id": "brave-otter-7f3a", "trial_number": 3, "experiment_id": "1", "argv": []}
-    run |= {"params": {}, "metrics": [], "tags": {}, "attempts": [], "stop_requested_at": "2026-01-02T03:04:05.000Z"}
+    run |= {"params": {}, "metrics": [], "tags": {}, "attempts": [], "earlier_runs": ["before"], "stop_requested_at": "2026-01-02T03:04:05.000Z"}
     server.says("GET /runs/wine/3", run)
     assert main(["show", "wine/3"]) == 0
     out = capsys.readouterr().out
     assert "asked to stop" in out
+    assert "before      before, until `sweep retry`\n" in out
     assert "trial       brave-otter-7f3a/3\n" in out
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 from unittest.mock import Mock
 
+import msgspec
 import pytest
 import yaml
 from hypothesis import example, given
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from tracking.records import Collect, Launch, MetricPoint
 from worker import collect as collect_module
-from worker.collect import KEY_CHARS, LINE_BYTES, PRINTED_NAMES, MetricTail, StdoutCollector, printed_names
+from worker.collect import KEY_CHARS, LINE_BYTES, PRINTED_NAMES, CollectState, MetricTail, StdoutCollector, printed_names
 from worker.errors import BadPattern
 from worker.output import Output
 
@@ -111,6 +112,9 @@ def test_collect_takes_last_of_a_key_on_a_line() -> None:
         ('{"epoch": 2, "step": 7, "loss": 1}', 7),
         ('{"epoch": 2, "step": null, "loss": 1}', 2),
         ('{"at": {"step": 5}, "loss": 1}', 5),
+        ('{"at": {"step": 5}, "Epoch": 3, "epoch": 2, "loss": 1}', 2),
+        ('{"Epoch": 3, "loss": 1}', 3),
+        ('{"msg": "step=5", "loss": 1}', 0),
         ("step=7 loss=1", 7),
         ("epoch: 3/10 loss=1", 3),
         ("loss=1 Epoch=4", 4),
@@ -129,7 +133,9 @@ def test_collect_takes_step_from_the_line(line: str, step: int) -> None:
         ('{"loss": 0.25, "acc": 93, "lr": 1}', {"loss": 0.25, "acc": 93.0}),
         ('  {"loss": "0.25", "acc": "93%"}  ', {"loss": 0.25, "acc": 93.0}),
         ('{"loss": 2, "message": "was loss=3"}', {"loss": 2.0}),
-        ('{"loss": 2, "message": "acc=3"}', {"loss": 2.0, "acc": 3.0}),
+        ('{"loss": 2, "message": "acc=3"}', {"loss": 2.0}),
+        ('{"epoch": 2, "msg": "best so far: loss=99"}', {}),
+        ('{"log": [{"acc": 1}, {"acc": 2, "deeper": {"acc": 3}}], "loss": 4}', {"acc": 2.0, "loss": 4.0}),
         ('{"val": {"top": {"acc": 4}}, "loss": NaN}', {"val.top.acc": 4.0, "acc": 4.0, "loss": math.nan}),
         ('{"val.top": {"acc": 4}, "loss": -Infinity}', {"val.top.acc": 4.0, "acc": 4.0, "loss": -math.inf}),
         ('{"val": {"top.acc": 4}, "loss": 1e400}', {"val.top.acc": 4.0, "loss": math.inf}),
@@ -145,7 +151,7 @@ def test_collect_takes_step_from_the_line(line: str, step: int) -> None:
     ],
 )
 def test_collect_reads_json_lines(line: str, found: dict[str, float]) -> None:
-    """Fields, also by their path; what is not valid JSON, or lies elsewhere in it, is searched as text."""
+    """Fields, also by their path, and those of objects within; texts are left alone, and what is not valid JSON is searched as text."""
     assert repr(sorted((key, value) for key, value, _ in collect(line, "loss", "acc", "val.top.acc"))) == repr(sorted(found.items()))
 
 
@@ -206,6 +212,56 @@ def test_collect_counts_steps_of_each_key_when_none_is_named() -> None:
     """Counting goes on after the last named step; a fraction of an epoch names none."""
     text = "loss=1\nloss=2 acc=5\nloss=3 epoch=10\nloss=4 epoch=10.5\n"
     assert collect(text, "loss", "acc") == [("loss", 1.0, 0), ("loss", 2.0, 1), ("acc", 5.0, 0), ("loss", 3.0, 10), ("loss", 4.0, 11)]
+
+
+@pytest.mark.parametrize(
+    ("text", "steps"),
+    [
+        ("{'loss': 3, 'epoch': 0.5}\n{'loss': 2, 'epoch': 1.0}\n{'loss': 4, 'epoch': 1.5}\n{'loss': 1, 'epoch': 2.0}\n", [0, 1, 2, 3]),
+        ("loss: 9\n" * 3 + "Epoch 1/3 loss: 1\n" + "loss: 9\n" * 2 + "Epoch 2/3 loss: 0.5\nEpoch 90 loss: 2\n", [0, 1, 2, 3, 4, 5, 6, 90]),
+        ("loss=1 step=5\nloss=2 step=2\nloss=3\nloss=4 step=2\n", [5, 2, 6, 7]),
+        ("loss=1 step=5\nloss=2 step=2\nloss=3 step=2\n", [5, 2, 2]),
+    ],
+    ids=["fractions of epochs", "batches and epochs", "named until one is not", "all named"],
+)
+def test_collect_counts_on_where_a_named_step_would_go_back(text: str, steps: list[int]) -> None:
+    """In a series that has to be counted the last line is the last point; one whose lines all name their steps is left as it is."""
+    assert [step for _, _, step in collect(text, "loss")] == steps
+
+
+def test_collect_keeps_the_order_of_points_of_one_step_in_their_times() -> None:
+    """A look at the output has one time: of points with one step and one time the record would take the greatest for the last."""
+    collector = StdoutCollector(Collect(), ("loss", "acc"))
+    found = collector.feed(b"step=1 loss=9 acc=1\nstep=1 loss=1\nstep=2 loss=8\nstep=1 loss=7\nstep=2 loss=2\n", 50)
+    again = StdoutCollector(Collect(), ("loss", "acc"), msgspec.json.decode(msgspec.json.encode(collector.state()), type=CollectState))
+    found += again.feed(b"step=2 loss=0\n", 50) + again.feed(b"step=2 loss=3\nstep=3 loss=5\n", 90)
+    assert [(point.step, point.value, point.time_ms) for point in found if point.key == "loss"] == [
+        (1, 9.0, 50),
+        (1, 1.0, 51),
+        (2, 8.0, 50),
+        (1, 7.0, 52),
+        (2, 2.0, 53),
+        (2, 0.0, 54),
+        (2, 3.0, 90),
+        (3, 5.0, 90),
+    ]
+    assert [point.time_ms for point in found if point.key == "acc"] == [50]
+
+
+@pytest.mark.parametrize(
+    ("collect", "text", "found"),
+    [
+        (Collect(keys=("acc",)), "acc=1 loss=2 lr=3\n", [("acc", 1.0), ("loss", 2.0)]),
+        (Collect(pattern=r"(?P<key>\w+) -> (?P<value>\S+)", keys=("acc",)), "acc -> 1 loss -> 2 lr -> 3\n", [("acc", 1.0), ("loss", 2.0)]),
+        (Collect(pattern=r"got (\d)", keys=("acc",)), "got 1\nloss=2 acc=7\n", [("acc", 1.0), ("loss", 2.0)]),
+        (Collect(patterns={"acc": r"got (\d)"}), "got 1\nloss=2 acc=7\n", [("acc", 1.0), ("loss", 2.0)]),
+        (Collect(patterns={"loss": r"got (\d)"}), "got 1\nloss=2\n", [("loss", 1.0)]),
+    ],
+    ids=["keys", "pattern", "pattern of one", "patterns", "pattern of its own"],
+)
+def test_collect_reads_the_sweeps_own_metric_whatever_else_is_asked_for(collect: Collect, text: str, found: list[tuple[str, float]]) -> None:
+    """A trial without its objective has failed: that somebody wants another metric too must not lose it."""
+    assert [(point.key, point.value) for point in StdoutCollector(collect, ("loss",)).feed(text.encode(), 0)] == found
 
 
 def test_collect_reads_each_state_of_a_progress_bar() -> None:
@@ -274,10 +330,10 @@ def test_collect_reads_patterns_of_other_tools(pattern: str, text: str, keys: tu
 
 
 def test_collect_reads_each_metric_by_its_own_pattern(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several may read one line, with its step; they share the time that one pattern may take."""
+    """Several may read one line, with its step, and the sweep's own metric is read beside them; they share the time that one pattern may take."""
     collector = StdoutCollector(Collect(patterns={"a": r"A: (\S+)", "b": r"B(?:ee)?=(\value)", "a.step": r"(?P<step>\d+)/9 (?P<value>\S+)"}), ("loss",))
     text = b"epoch=3 A: 0.5 Bee=2 loss=1\nA: bad B=1\n4/9 7\n"
-    assert plain(collector.feed(text, 0)) == [("a", 0.5, 3), ("b", 2.0, 3), ("b", 1.0, 4), ("a.step", 7.0, 4)]
+    assert plain(collector.feed(text, 0)) == [("a", 0.5, 3), ("b", 2.0, 3), ("loss", 1.0, 3), ("b", 1.0, 4), ("a.step", 7.0, 4)]
     monkeypatch.setattr(collect_module, "PATTERN_FEED_S", -1.0)
     assert collector.feed(b"A: 1\n", 0) == []
     assert "was given up" in collector.note
@@ -366,7 +422,7 @@ def test_collect_is_silent_when_switched_off() -> None:
     assert collector.feed(b"loss=1\n", 0) == []
 
 
-TEXT = 'start\nloss=1 step=3\r\nacc: 2\x1b[0m loss=nan\nbar loss=5\r{"loss": 6}\n\nlast loss=7'
+TEXT = 'start\nloss=1 step=3\r\nacc: 2\x1b[0m loss=nan\nbar loss=5\r{"loss": 6}\n\nlast loss=7 step=2'
 
 
 @given(st.lists(st.integers(0, len(TEXT)), max_size=6))

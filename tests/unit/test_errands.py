@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.threads import NoThreads
 from worker import errands as errands_module
 from worker.errands import CalledOff, Errands, keep_trying
 from worker.errors import CodeBroken, EngineAway
@@ -82,7 +83,8 @@ def joined(errands: Errands[str], count: int, key: str = "key") -> bool:
     """Wait until so many wait for an errand."""
     deadline = threading.Event()
     for _ in range(int(PATIENCE_S * 100)):
-        if errands._under_way[key].n_waiting == count:
+        errand = errands._under_way.get(key)
+        if errand is not None and errand.n_waiting == count:
             return True
         deadline.wait(0.01)
     return False
@@ -170,3 +172,16 @@ def test_trying_ends_when_time_is_over_or_nobody_is_away_or_it_is_called_off() -
     with pytest.raises(CalledOff):
         keep_trying(lambda: ask(EngineAway("away")), called_off, away=EngineAway)
     assert len(tries) == 3
+
+
+def test_errand_is_done_later_when_no_thread_could_be_had(act: Act, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for an errand that nobody runs: whoever asks tries again until there is a thread, and can be called off meanwhile."""
+    errands: Errands[str] = Errands()
+    lack = NoThreads(monkeypatch, "errand", 1_000_000)
+    waiting, cancelled = Asker(errands, act), Asker(errands, act)
+    cancelled.called_off.set()
+    assert isinstance(cancelled.answer(), CalledOff)
+    assert not errands._under_way
+    lack.end()
+    act.may_end.set()
+    assert waiting.answer() == "result 1"

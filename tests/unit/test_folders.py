@@ -1,8 +1,11 @@
 """Attempt folders: each its own copy of the code, unpacked once, never a broken one."""
 
+import errno
 import os
 import shutil
+import stat
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ from tracking.snapshots import Snapshot, pack
 from worker import folders as folders_module
 from worker.errands import CalledOff
 from worker.errors import CodeBroken
-from worker.folders import AttemptFolders
+from worker.folders import AttemptFolders, attempt_folders, file_size, lack_of_room, read_file, take_back
 
 
 @pytest.fixture
@@ -190,3 +193,98 @@ def test_folders_are_listed_while_others_go(tmp_path: Path) -> None:
             shutil.rmtree(folders.runs / other, ignore_errors=True)
     assert len(seen) == 1
     assert seen <= {("a", 1), ("b", 1), ("c", 1)}
+
+
+@pytest.mark.parametrize("name", ["r/1", "r"])
+def test_folders_make_way_for_an_attempt_when_a_file_lies_in_its_place(tmp_path: Path, name: str) -> None:
+    """As a trial may have left it to the next attempt of its run."""
+    folders = AttemptFolders(tmp_path, _nothing)
+    (folders.runs / name).parent.mkdir(exist_ok=True)
+    (folders.runs / name).write_text("hello")
+    folder, start = folders.prepare("r", 1)
+    assert start.is_dir()
+    assert folder == folders.runs / "r" / "1"
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_folders_remove_what_a_trial_has_put_in_the_place_of_its_folder(tmp_path: Path, kind: str) -> None:
+    """A file goes like a folder; a link goes alone, whatever it leads to is not ours."""
+    folders = AttemptFolders(tmp_path, _nothing)
+    folder, elsewhere = folders.path("r", 1), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    folder.parent.mkdir()
+    if kind == "link":
+        folder.symlink_to(elsewhere)
+    else:
+        folder.write_text("hello")
+    folders.remove("r", 1)
+    assert not folder.parent.exists()
+    assert elsewhere.exists()
+
+
+def test_folders_are_listed_though_one_can_not_be_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """It is told, and hides nothing else."""
+    for name in "abc":
+        (tmp_path / name / "1").mkdir(parents=True)
+    real = folders_module._entries
+
+    def entries(folder: Path) -> list[Path]:
+        if folder.name == "b":
+            raise OSError(errno.EIO, "Input/output error")
+        return real(folder)
+
+    monkeypatch.setattr(folders_module, "_entries", entries)
+    assert sorted(key for key, _ in attempt_folders(tmp_path)) == [("a", 1), ("c", 1)]
+    assert "run b" in caplog.text
+
+
+def test_folders_are_taken_back_with_the_files_in_them(tmp_path: Path) -> None:
+    """A trial that locks its folders keeps neither an end nor an output from being read."""
+    folder = tmp_path / "runs" / "r" / "1"
+    (folder / "work").mkdir(parents=True)
+    paths = [folder / "stdout", folder / "work", folder, folder.parent, folder.parent.parent]
+    paths[0].write_text("x")
+    for path in paths:
+        path.chmod(0)
+    take_back(folder)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in paths[1:]} == {0o700}
+    assert stat.S_IMODE(paths[0].stat().st_mode) == 0o600
+
+
+def test_folders_that_a_trial_has_locked_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their owner gives himself the right to look, which root need not."""
+    (tmp_path / "r" / "1").mkdir(parents=True)
+    (tmp_path / "r").chmod(0)
+    real = Path.iterdir
+
+    def iterdir(path: Path) -> Iterator[Path]:
+        if not path.stat().st_mode & stat.S_IRUSR:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    assert [key for key, _ in attempt_folders(tmp_path)] == [("r", 1)]
+
+
+def test_folders_read_no_file_but_a_plain_one(tmp_path: Path) -> None:
+    """Whatever else lies there is no file of ours, and nobody waits for a pipe; what can't be read just now is not taken for empty."""
+    plain, pipe, loop, folder = (tmp_path / name for name in ("plain", "pipe", "loop", "folder"))
+    plain.write_bytes(b"text")
+    os.mkfifo(pipe)
+    loop.symlink_to(loop)
+    folder.mkdir()
+    others = [pipe, loop, folder, plain / "below", tmp_path / "none"]
+    assert (read_file(plain), file_size(plain)) == (b"text", 4)
+    assert [read_file(path) for path in others] == [None] * 5
+    assert [file_size(path) for path in others] == [0] * 5
+
+
+def test_folders_lack_no_room_when_they_are_gone(tmp_path: Path) -> None:
+    """Where nothing can be written for another reason, the disk is not full; a file in the place of the folder is such a reason."""
+    (tmp_path / "file").write_text("hello")
+    assert lack_of_room(tmp_path / "file") is None
+    assert lack_of_room(tmp_path / "none") is None
+
+
+def _nothing(_digest: str, _target: Path, _called_off: threading.Event) -> None:
+    raise AssertionError("nothing is to be fetched")

@@ -13,7 +13,7 @@ from sweeps.errors import SpecProblems
 from sweeps.mlproject import find_mlproject, read_project
 from sweeps.spec import load_project, load_sweep
 from sweeps.spec_source import Item, Source
-from sweeps.template import TemplateError, split_words
+from sweeps.template import TemplateError, read_template, split_words
 from tracking.records import Environment
 
 
@@ -98,6 +98,11 @@ def test_mlproject_single_quotes_keep_everything(words: list[str]) -> None:
     """What stands in single quotes is passed as it is, as in a shell."""
     text = " ".join("'" + word.replace("'", "'\\''") + "'" for word in words)
     assert split_words(text) == words
+
+
+def test_mlproject_doubled_braces_are_an_escape_also_beside_braces_that_mean_themselves() -> None:
+    """JSON and an escaped name in one command: each stays what its author wrote."""
+    assert read_template("""run '{"a": {a}}' {{b}} {{a}}""", ["a"]) == (("run",), ('{"a": ', "a", "}"), ("{b}",), ("{", "a", "}"))
 
 
 @pytest.mark.parametrize(

@@ -236,6 +236,8 @@ BAD = [
     (HEAD + PARAMETERS + "retry: {max: 1, delay_mx: 1m}\n", ["4:17"], "unknown key 'retry.delay_mx'"),
     (HEAD + PARAMETERS + "register: {alias: x}\n", ["4:11"], "'register' has no 'model'"),
     (HEAD + PARAMETERS + "metric: {goal: minimize}\n", ["4:9"], "'metric' has no 'name'"),
+    (HEAD + PARAMETERS + 'metric: {name: "lo\\tss"}\n', ["4:16"], "'metric.name' can't be the name of a metric: up to 250 characters that can be printed"),
+    (HEAD + PARAMETERS + "metric: {name: " + "x" * 251 + "}\n", ["4:16"], "'metric.name' can't be the name of a metric: up to 250 characters"),
     (HEAD + PARAMETERS + "metric: {name: a, target: low}\n", ["4:27"], "'metric.target' is a number, not 'low'"),
     (HEAD + PARAMETERS + "metric: {name: a, impute: wrst}\n", ["4:27"], "'metric.impute' can't be 'wrst'"),
     (HEAD + PARAMETERS + "metric: {name: a, impute_while_running: best}\n", ["4:41"], "'metric.impute_while_running' 'best' is not served by this version"),
@@ -627,6 +629,35 @@ def test_spec_program_stays_in_the_project(tmp_path: Path, program: str) -> None
     (tmp_path / "..x.py").touch()
     path.write_text("program: ..x.py\nmethod: random\n" + PARAMETERS)
     assert load_sweep(path).config.command == MacroCommand(program="..x.py")
+
+
+def test_spec_program_that_goes_round_to_the_project_is_told_its_name_there(tmp_path: Path) -> None:
+    """Named from elsewhere, it lies in the project all the same: what to write is said."""
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/train.py").touch()
+    path = tmp_path / "s.yaml"
+    for program in (f"{tmp_path}/src/train.py", f"../{tmp_path.name}/src/train.py"):
+        path.write_text(f"program: {program}\nmethod: random\n" + PARAMETERS)
+        with pytest.raises(SpecProblems) as caught:
+            load_sweep(path)
+        assert [problem.suggestion for problem in caught.value.problems] == ["write 'src/train.py'"]
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("retry: {max: 1, delay: 0}", "'retry.delay' is a time above zero, not '0'"),
+        ("retry: {max: 1, delay: soon}", "'retry.delay' is a time such as 6h, 90s or 1h30m, not 'soon'"),
+        ("x: {distribution: q_log_uniform, min: 16, max: 256, q: 16}", "'q_log_uniform_values' takes the values themselves"),
+        ("x: {distribution: q_log_uniform, min: 1, max: 2, q: -1}", "'q' of parameter 'x' is above zero, not -1"),
+    ],
+)
+def test_spec_tells_what_a_number_should_have_been(written: str, told: str) -> None:
+    """The value that was meant, not only that this one is wrong."""
+    text = f"parameters:\n  {written}\n" if written.startswith("x:") else f"{PARAMETERS}{written}\n"
+    with pytest.raises(SpecProblems) as caught:
+        parse(HEAD + text)
+    assert told in str(caught.value.problems[0])
 
 
 def test_spec_program_after_dash_m_is_a_module(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What an attempt finds around it: its code, its variables, and what a container may read."""
 
+import errno
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -12,6 +13,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.threads import NoThreads
+from tracking.errors import NotFound
 from tracking.records import ClaimedRun, Environment, Launch, Resources
 from tracking.settings import Settings
 from tracking.snapshots import pack
@@ -21,6 +24,8 @@ from worker.errors import CodeBroken, EnvironmentBroken, LaunchFailed
 from worker.surroundings import CLIENT_FOLDER, Surroundings, expand, wandb_config
 
 MAX_BYTES: Final = 1 << 20
+NOT_FOUND: Final = json.dumps({"error_code": NotFound.error_code, "message": "Not stored here.", "hint": ""}).encode()
+NO_SUCH_ENDPOINT: Final = b'{"error_code": "ENDPOINT_NOT_FOUND", "message": "There is no such endpoint."}'
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
 PLAIN = st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False) | TEXTS
 VALUES = st.recursive(PLAIN, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXTS, inner, max_size=2), max_leaves=4)
@@ -30,7 +35,7 @@ class SnapshotServer:
     """Answers for the server's snapshots.
 
     Attributes:
-        answers: of each digest (status, body, length promised); others are not found.
+        answers: of each digest (status, body, length promised); others are not found, in our server's words.
         seen: path and Authorization of each request.
         on_request: called before each answer.
     """
@@ -45,7 +50,7 @@ class SnapshotServer:
             def do_GET(self) -> None:
                 site.seen.append((self.path, self.headers.get("Authorization")))
                 site.on_request()
-                status, body, length = site.answers.get(self.path.rpartition("/")[2], (404, b"", 0))
+                status, body, length = site.answers.get(self.path.rpartition("/")[2], (404, NOT_FOUND, len(NOT_FOUND)))
                 self.send_response(status)
                 self.send_header("Content-Length", str(length))
                 self.end_headers()
@@ -138,18 +143,61 @@ def test_surroundings_blame_the_machinery_when_the_server_fails(
         surroundings.prepare_code(claimed("r9", code_digest="d" * 64))
 
 
-@pytest.mark.parametrize("status", [500, 503, 429])
+@pytest.mark.parametrize(
+    ("status", "said"), [(500, b""), (503, b""), (429, b""), (404, b"<h1>404 page not found</h1>"), (404, NO_SUCH_ENDPOINT), (404, b"[]"), (408, b"")]
+)
 def test_surroundings_wait_for_a_server_that_is_restarted(
-    surroundings: Surroundings, server: SnapshotServer, digest: str, status: int, monkeypatch: pytest.MonkeyPatch
+    surroundings: Surroundings, server: SnapshotServer, digest: str, status: int, said: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An attempt does not fail because the server was away for a moment: it asks again until the snapshot is there."""
+    """An attempt does not fail because the server was away for a moment, or somebody else answered in its place: it asks again."""
     monkeypatch.setattr(errands_module, "_LONGEST_DELAY_S", 0.01)
     good = server.answers[digest]
-    server.answers[digest] = (status, b"", 0)
+    server.answers[digest] = (status, said, len(said))
     server.on_request = lambda: server.answers.update({digest: good}) if len(server.seen) == 3 else None
     _, start = surroundings.prepare_code(claimed(code_digest=digest))
     assert (start / "src" / "train.py").exists()
     assert len(server.seen) == 3
+
+
+def test_surroundings_ask_their_own_server_past_any_proxy(
+    surroundings: Surroundings, server: SnapshotServer, digest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the environment names for package indexes: neither the worker nor a trial's `mlflow` asks it for our server."""
+    monkeypatch.setattr(errands_module, "AWAY_S", 0.0)
+    for name in ("http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setenv("no_proxy", "localhost, .corp")
+    surroundings.prepare_code(claimed(code_digest=digest))
+    told = surroundings.variables(claimed(), "token", tmp_path, None)
+    assert told["no_proxy"] == told["NO_PROXY"] == "localhost,.corp,127.0.0.1"
+    assert told["http_proxy"] == "http://127.0.0.1:1"
+
+
+def test_surroundings_name_no_exception_where_there_is_no_proxy(surroundings: Surroundings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial's environment holds nothing that it has no use for."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    assert "no_proxy" not in surroundings.variables(claimed(), "token", tmp_path, None)
+
+
+def test_surroundings_try_again_when_the_machine_is_out_of_something(surroundings: Surroundings, digest: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Descriptors, or the thread that fetches a snapshot: a lack that passes costs no attempt."""
+    monkeypatch.setattr(errands_module, "_FIRST_DELAY_S", 0.01)
+    prepare, lacks = surroundings.folders.prepare, [OSError(errno.EMFILE, "Too many open files"), MemoryError()]
+
+    def scarce(*arguments: Any, **options: Any) -> tuple[Path, Path]:
+        if lacks:
+            raise lacks.pop()
+        return prepare(*arguments, **options)
+
+    monkeypatch.setattr(surroundings.folders, "prepare", scarce)
+    threads = NoThreads(monkeypatch, "errand", 2)
+    _, start = surroundings.prepare_code(claimed(code_digest=digest))
+    assert (start / "src" / "train.py").exists()
+    assert not lacks
+    assert threads.n_refused == 2
 
 
 def test_surroundings_stop_waiting_for_the_server_when_called_off(surroundings: Surroundings, server: SnapshotServer, digest: str) -> None:

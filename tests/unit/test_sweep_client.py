@@ -13,8 +13,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
+from tests.support.threads import NoThreads
 from tests.support.tracking_server import FakeServer, fake_server
 from tracking.client import sweep_client as shipped
 
@@ -100,6 +102,28 @@ def test_log_takes_whatever_is_a_number(client: ModuleType, server: FakeServer, 
     assert [told.count(f"metric '{name}'") for name in ("none", "text", "broken")] == [1, 1, 1]
 
 
+def test_log_takes_an_array_of_one_element_as_a_number(client: ModuleType, server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever its shape; a number too large for a float is infinite, as in JSON."""
+    values = {"flat": np.array([1.5]), "deep": np.array([[2.5]]), "scalar": np.array(3.5), "text": np.array(["a"]), "two": np.array([1, 2])}
+    client.log({**values, "large": 10**400, "low": -(10**400)}, step=0)
+    assert client.flush(20)
+    assert server.points == [("flat", 1.5, 0), ("deep", 2.5, 0), ("scalar", 3.5, 0), ("large", "Infinity", 0), ("low", "-Infinity", 0)]
+    told = capsys.readouterr().err
+    assert [told.count(f"metric '{name}'") for name in ("text", "two")] == [1, 1]
+
+
+def test_log_keeps_the_order_of_points_of_one_step_in_their_times(client: ModuleType, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of points with one step and one time the record takes the greatest for the last; where the step grows, the time is the clock's."""
+    monkeypatch.setattr(client.time, "time", lambda: 50.0)
+    for loss, step in ((9, 1), (1, 1), (8, 2), (7, 1), (2, 2), (3, 3)):
+        client.log({"loss": loss}, step=step)
+    client.log({"acc": 1}, step=1)
+    monkeypatch.undo()
+    assert client.flush(20)
+    found = [(point["key"], point["value"], point["timestamp"] - 50_000) for batch in server.batches for point in batch["metrics"]]
+    assert found == [("loss", 9, 0), ("loss", 1, 1), ("loss", 8, 0), ("loss", 7, 2), ("loss", 2, 3), ("loss", 3, 0), ("acc", 1, 0)]
+
+
 @pytest.mark.parametrize("step", ["x", 2**63, math.nan])
 def test_log_leaves_out_a_step_that_is_none(client: ModuleType, server: FakeServer, capsys: pytest.CaptureFixture[str], step: object) -> None:
     """It is told, and the next point is logged."""
@@ -112,12 +136,25 @@ def test_log_leaves_out_a_step_that_is_none(client: ModuleType, server: FakeServ
 
 def test_bad_names_cost_nothing_but_themselves(client: ModuleType, server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     """The server would refuse the whole batch for one of them."""
-    client.log({"good/one": 1, "bad,one": 2, "../up": 3, "": 4, "x" * 251: 5})
+    client.log({"good/one": 1, "bad\tone": 2, "\ud800": 3, "": 4, " ": 4, "x" * 251: 5})
     client.set_tag("bad\ntag", "x")
     client.set_tag("good tag", "x")
     assert client.flush(20)
     assert ([key for key, _, _ in server.points], server.tags) == (["good/one"], {"good tag": "x"})
-    assert "'bad,one'" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "'bad\\tone' is no name" in told
+    assert "over 250 characters" in told
+
+
+def test_names_that_can_be_printed_are_kept(client: ModuleType, server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever other tools call their metrics, parameters and tags."""
+    names = ["metrics/mAP50(B)", "mAP@0.5", "Acc (%)", "f1>0.5", "a=b", "val loss, mean", "R²", "../up", "x" * 250]
+    client.log(dict.fromkeys(names, 1))
+    client.log_params(dict.fromkeys(names, 1))
+    client.set_tags(dict.fromkeys(names, 1))
+    assert client.flush(20)
+    assert [key for key, _, _ in server.points] == list(server.params) == list(server.tags) == names
+    assert capsys.readouterr().err == ""
 
 
 def test_params_and_tags_arrive_as_text(client: ModuleType, server: FakeServer) -> None:
@@ -208,7 +245,35 @@ def test_buffer_is_bounded(client: ModuleType, server: FakeServer, monkeypatch: 
     assert client.flush(20)
     assert [value for key, value, _ in server.points if key == "m"] == list(range(40, 50))
     assert len(server.params) == 5
+    assert server.tags == {"sweep.dropped_points": "40"}
     assert capsys.readouterr().err.count("buffer is full") == 2
+
+
+def test_buffer_that_fills_slows_down_who_logs_and_drops_nothing(client: ModuleType, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as the server takes what is sent."""
+    monkeypatch.setattr(client, "MAX_BUFFERED_POINTS", 4000)
+    client.log({"m": -1})
+    assert client.flush(20)
+    for step in range(30_000):
+        client.log({"m": step}, step=step)
+    assert client.flush(30)
+    assert [value for _, value, _ in server.points] == list(range(-1, 30_000))
+    assert server.tags == {}
+
+
+def test_buffer_that_fills_while_nothing_is_sent_holds_up_nobody(client: ModuleType, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waiting for a server that hangs would end with dropped points all the same."""
+    monkeypatch.setattr(client, "MAX_BUFFERED_POINTS", 1000)
+    client.log({"m": -1})
+    assert client.flush(20)
+    server.gate.clear()
+    began = time.perf_counter()
+    for step in range(10_000):
+        client.log({"m": step}, step=step)
+    assert time.perf_counter() - began < 10
+    server.gate.set()
+    assert client.flush(20)
+    assert server.points[-1] == ("m", 9999, 9999)
 
 
 def test_artifacts_are_stored_below_the_run(client: ModuleType, server: FakeServer, tmp_path: Path) -> None:
@@ -346,3 +411,25 @@ def test_client_imports_nothing_but_the_standard_library_and_little_of_it() -> N
     modules = {name.partition(".")[0] for name in ended.stdout.split()} - {"sweep_client"}
     assert modules <= set(sys.stdlib_module_names)
     assert modules.isdisjoint({"http", "typing", "pathlib", "email", "ssl", "socket", "random", "urllib", "logging"})
+
+
+def test_log_waits_in_the_buffer_when_no_thread_can_be_had(
+    client: ModuleType, server: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A lack of threads passes: nothing is lost, and who waits for the server tries again."""
+    monkeypatch.setattr(client, "_THREAD_AGAIN_S", 0.01)
+    lack = NoThreads(monkeypatch, "sweep_client", 4)
+    client.log({"a": 1})
+    client.log({"a": 2})
+    assert client.flush(20)
+    assert lack.n_refused == 4
+    assert server.points == [("a", 1.0, 0), ("a", 2.0, 1)]
+    assert "waits in the buffer" in capsys.readouterr().err
+
+
+def test_log_gives_up_when_the_interpreter_goes_down(client: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """There will be no thread any more, and the process is not kept from its end."""
+    NoThreads(monkeypatch, "sweep_client", 1_000, "can't create new thread at interpreter shutdown")
+    client.log({"a": 1})
+    assert not client.flush(20)
+    assert "nothing more is logged" in capsys.readouterr().err

@@ -182,8 +182,122 @@ def test_wandb_define_metric_counts_in_its_own_steps(run: Runs, server: FakeServ
         ("val/late", 20.0, 20),
     ]
     assert [point[2] for point in server.points if point[0] == "train"] == [0, 2]
-    assert ("odd", 1.0, 4) in server.points
+    assert ("odd", 1.0, 0) in server.points
     assert "half = 0.5 is no whole number" in done.stderr
+
+
+def test_wandb_define_metric_counts_on_where_its_own_steps_are_not_whole(run: Runs, server: FakeServer) -> None:
+    """As Trainers log fractions of epochs: the last value logged is the last of the series, whole epochs in between included."""
+    run(
+        """
+        import wandb
+
+        run = wandb.init()
+        run.define_metric("val/*", step_metric="epoch")
+        for number in range(1, 9):
+            run.log({"val/loss": 9 - number, "epoch": number / 4})
+        run.log({"val/loss": 0.5, "epoch": "third"})
+        run.log({"val/loss": 0.25, "epoch": 1})
+        run.log({"val/acc": 1, "epoch": 5})
+        run.log({"val/acc": 2, "epoch": 3})
+        """
+    )
+    assert [point[1:] for point in server.points if point[0] == "val/loss"] == [
+        *((9.0 - number, number - 1) for number in range(1, 9)),
+        (0.5, 8),
+        (0.25, 9),
+    ]
+    assert [point[1:] for point in server.points if point[0] == "val/acc"] == [(1.0, 5), (2.0, 3)]
+
+
+def test_wandb_log_counts_the_last_value_of_a_step(run: Runs, server: FakeServer) -> None:
+    """Also where it is not the greatest and comes within the same millisecond; so do the summary and what is set there by hand."""
+    run(
+        """
+        import time, wandb
+
+        time.time = lambda: 50.0
+        run = wandb.init()
+        for number in range(3):
+            run.log({"loss": 9 - number}, step=number)
+            assert run.summary["loss"] == 9 - number
+            run.log({"loss": 1 - number}, step=number)
+            assert run.summary["loss"] == 1 - number
+        run.summary["best"] = 0.9
+        run.summary["best"] = 0.4
+        """
+    )
+    points = [point for batch in server.batches for point in batch["metrics"]]
+    last = {key: max((p for p in points if p["key"] == key), key=lambda p: (p["step"], p["timestamp"], p["value"])) for key in ("loss", "best")}
+    assert {key: point["value"] for key, point in last.items()} == {"loss": -1.0, "best": 0.4}
+
+
+def test_wandb_takes_arrays_of_one_element_and_whatever_else_is_logged(run: Runs, server: FakeServer) -> None:
+    """W&B's rule: one element is a number, whatever the shape; nothing that is logged ends training."""
+    run(
+        """
+        import enum, wandb, numpy as np
+
+        class Broken:
+            shape, dtype = (None,), "float"
+
+        run = wandb.init()
+        run.log({"flat": np.array([1.5]), "deep": np.array([[2.5]]), "zero": np.array(3.5), "large": 10**400, "low": -10**400})
+        run.log({"text": np.array(["a"]), "texts": np.array(["a", "b"]), "nothing": np.array([]), "none": np.array([None]), "complex": 1j})
+        run.log({"broken": Broken(), "object": object(), "set": {1}, "two": np.array([1.0, 2.0])})
+        assert run.summary["text"] == "a", run.summary
+        run.summary["best"] = np.array([4.5])
+        run.summary.update({"inner": {"deep": np.array([[5.5]])}})
+        """
+    )
+    assert {key: value for key, value, _ in server.points} == {
+        "flat": 1.5,
+        "deep": 2.5,
+        "zero": 3.5,
+        "large": "Infinity",
+        "low": "-Infinity",
+        "best": 4.5,
+        "inner.deep": 5.5,
+    }
+
+
+def test_wandb_run_after_another_continues_its_steps(run: Runs, server: FakeServer) -> None:
+    """Folds of a cross-validation, a run each: the last value logged is the last of the trial, whichever fold was the longest."""
+    run(
+        """
+        import wandb
+
+        for fold in range(2):
+            run = wandb.init(reinit=True, name=f"fold-{fold}")
+            run.define_metric("val", step_metric="epoch")
+            for number in range(3 - fold):
+                run.log({"acc": fold + number / 10, "epoch": number * 5, "val": number})
+            assert run.step == 3 - fold
+            run.finish()
+        run = wandb.init(reinit=True, name="mean")
+        run.log({"acc": 0.25, "mean": 1})
+        run.summary["val"] = 7
+        """
+    )
+    series = {key: [point[1:] for point in server.points if point[0] == key] for key in ("acc", "val", "mean")}
+    assert series["acc"] == [(0.0, 0), (0.1, 1), (0.2, 2), (1.0, 3), (1.1, 4), (0.25, 5)]
+    assert series["val"] == [(0.0, 0), (1.0, 5), (2.0, 10), (0.0, 11), (1.0, 16), (7.0, 18)]
+    assert series["mean"] == [(1.0, 0)]
+
+
+def test_wandb_names_that_other_tools_use_are_kept(run: Runs, server: FakeServer) -> None:
+    """W&B takes any name."""
+    run(
+        """
+        import wandb
+
+        run = wandb.init(config={"Batch size (per GPU)": 3})
+        run.log({"metrics/mAP50(B)": 0.5, "val loss, mean": 2, "a=b": 3})
+        run.summary["top-1 %"] = 4
+        """
+    )
+    assert [key for key, _, _ in server.points] == ["metrics/mAP50(B)", "val loss, mean", "a=b", "top-1 %"]
+    assert server.params == {"Batch size (per GPU)": "3"}
 
 
 def test_wandb_define_metric_keeps_extremes_for_the_sweep_to_ask_for(run: Runs, server: FakeServer) -> None:
@@ -597,3 +711,25 @@ def test_wandb_page_is_true(run: Runs, server: FakeServer, tmp_path: Path) -> No
     assert [point for point in server.points if point[0] == "val.loss"] == [("val.loss", 0.25, step) for step in range(5)]
     assert server.params == {"epochs": "5", "optimizer.name": "sgd"}
     assert files(server)["digits-model/model.pt"] == b"weights"
+
+
+def test_uploads_wait_when_no_thread_can_be_had(run: Runs, server: FakeServer) -> None:
+    """A lack of threads passes, and breaks no training: the next file, or the run's end, tries again."""
+    run("""
+        import threading
+        import wandb
+
+        start, refused = threading.Thread.start, []
+
+        def refuse(thread):
+            if thread.name == "wandb-uploads" and len(refused) < 2:
+                refused.append(thread)
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        threading.Thread.start = refuse
+        with wandb.init() as run:
+            run.log({"page": wandb.Html("<p>one</p>")})
+        assert len(refused) == 2
+    """)
+    assert b"<p>one</p>" in b"".join(files(server).values())

@@ -6,8 +6,8 @@
     for epoch in range(10):
         sweep_client.log({"loss": train(lr)}, step=epoch)
 
-Logging never blocks and never breaks training: points wait in a bounded buffer that a background thread sends. What
-can't be sent is told once on standard error. Outside a trial every call does nothing.
+Logging never breaks training and holds it up by some milliseconds at most: points wait in a bounded buffer that a
+background thread sends. What can't be sent is told once on standard error. Outside a trial every call does nothing.
 
 The worker sets SWEEP_TRACKING_URI, SWEEP_RUN_ID, SWEEP_RUN_TOKEN and SWEEP_PARAMS (JSON) or SWEEP_PARAMS_FILE.
 """
@@ -17,8 +17,6 @@ import collections
 import json
 import math
 import os
-import posixpath
-import re
 import sys
 import threading
 import time
@@ -43,10 +41,15 @@ _MAX_NOTES = 50
 _GATHER_S = 0.25
 _REQUEST_TIME_S = 60.0
 _BACKOFF_MAX_S = 10.0
+_THREAD_AGAIN_S = 0.25
+_ROOM_WAIT_S = 0.005
+_ROOM_WAIT_POINT_S = 0.0001
+_STALLED_S = 1.0
+_KEY_CHARS = 250
 _RETRIED = frozenset([408, 429, 500, 502, 503, 504])
 _NO_LONGER_OURS = frozenset([401, 403, 409])
 _OUTSIDE = "not in a trial of a server: there may be no parameters, and nothing is logged"
-_KEY = re.compile(r"[/\w.\- :]{1,250}")
+_DROPPED = "sweep.dropped_points"
 
 run_id = os.environ.get("SWEEP_RUN_ID", "")
 """This trial's run, empty outside a trial."""
@@ -217,6 +220,9 @@ class _Logger:
         self._n_dropped = 0
         self._n_waiters = 0
         self._next_step = 0
+        # Of each key: its highest step, and the latest time of a point.
+        self._series: "dict[str, tuple[int, int]]" = {}
+        self._sent_at = -math.inf
         self._thread: "threading.Thread | None" = None
         self._artifact_root = ""
         self._artifact_lock = threading.Lock()
@@ -232,12 +238,33 @@ class _Logger:
             if at is None:
                 return
             self._next_step = max(self._next_step, at + 1)
-            self._points.extend({"key": key, "value": value, "timestamp": now_ms, "step": at} for key, value in values if value is not None and _is_key(key))
-            while len(self._points) > MAX_BUFFERED_POINTS:
-                self._points.popleft()
-                self._n_dropped += 1
-                _note("full", "the buffer is full: the oldest points are dropped")
+            kept = [(key, value) for key, value in values if value is not None and _is_key(key)]
+            self._points.extend({"key": key, "value": value, "timestamp": self._time(key, at, now_ms), "step": at} for key, value in kept)
+            if len(self._points) > MAX_BUFFERED_POINTS:
+                self._drop(len(self._points) - MAX_BUFFERED_POINTS)
             self._wake()
+            self._let_send(len(kept))
+
+    def _time(self, key: str, step: int, now_ms: int) -> int:
+        """A point's time: it grows where the step does not, for of points with one step and one time the greatest counts as the last."""
+        highest, latest_ms = self._series.get(key, (step - 1, now_ms))
+        at_ms = max(now_ms, latest_ms + 1) if step <= highest else now_ms
+        self._series[key] = max(highest, step), max(latest_ms, at_ms)
+        return at_ms
+
+    def _drop(self, n_points: int) -> None:
+        """Let go of the oldest points, and keep with the run how many these were. The lock is held."""
+        for _ in range(n_points):
+            self._points.popleft()
+        self._n_dropped += n_points
+        self._texts["tags"][_DROPPED] = str(self._n_dropped)
+        _note("full", "the buffer is full: the oldest points are dropped")
+
+    def _let_send(self, n_points: int) -> None:
+        """Slow down a little who logs faster than is sent, as long as something is sent at all. The lock is held."""
+        half = MAX_BUFFERED_POINTS // 2
+        if len(self._points) > half and time.monotonic() - self._sent_at < _STALLED_S:
+            self._changed.wait_for(lambda: len(self._points) <= half or not self._is_on, _ROOM_WAIT_S + n_points * _ROOM_WAIT_POINT_S)
 
     def add_texts(self, kind: str, values: "Mapping[str, Any]") -> None:
         """Take parameters or tags."""
@@ -263,7 +290,9 @@ class _Logger:
                     left_s = deadline - time.monotonic()
                     if left_s <= 0:
                         return False
-                    self._changed.wait(left_s)
+                    if self._thread is None:
+                        self._wake()
+                    self._changed.wait(left_s if self._thread is not None else min(left_s, _THREAD_AGAIN_S))
             finally:
                 self._n_waiters -= 1
             return self._is_on or not self._run
@@ -328,9 +357,12 @@ class _Logger:
             thread = threading.Thread(target=self._send_all, name="sweep_client", daemon=True)
             try:
                 thread.start()
-            except RuntimeError as error:  # the interpreter is going down, or is out of threads
-                _note("thread", f"nothing more is logged: {error}")
-                self._give_up()
+            except RuntimeError as error:
+                if "shutdown" in str(error):
+                    _note("shutdown", f"nothing more is logged: {error}")
+                    self._give_up()
+                else:  # out of threads, which passes: the next call tries again
+                    _note("thread", f"what is logged waits in the buffer: {error}")
                 return
             self._thread = thread
         self._changed.notify_all()
@@ -345,6 +377,7 @@ class _Logger:
             try:
                 self._send(server, batch)
                 self._was_reached = True
+                self._sent_at = time.monotonic()
                 wait_s = 0.0
             except _AwayError as error:
                 _note("away", f"the server can't be reached and is tried again: {error}")
@@ -413,7 +446,10 @@ class _Logger:
 def _json_number(key: str, value: "Any") -> "float | str | None":
     """A metric's value as MLflow's JSON has it, or None if it is no number."""
     try:
-        number = float(value)
+        # Of an array of one element, whatever its shape, as at W&B; numpy's own float() takes only those without any.
+        number = float(value.item() if getattr(value, "shape", None) and hasattr(value, "item") else value)
+    except OverflowError:
+        number = math.inf if value > 0 else -math.inf
     except Exception as error:  # noqa: BLE001  a tensor's or array's own error must not end training
         _note("number " + key, f"metric {key!r} is not a number and not logged: {error}")
         return None
@@ -435,10 +471,11 @@ def _step(step: "int | None", following: int) -> "int | None":
 
 
 def _is_key(key: str) -> bool:
-    """Whether the server takes this name; it refuses the whole request otherwise."""
-    is_key = bool(_KEY.fullmatch(key)) and posixpath.normpath(key) == key and not key.startswith(("/", "..")) and key != "."
+    """Whether the server takes this name from a trial; it refuses the whole request otherwise."""
+    is_key = len(key) <= _KEY_CHARS and key.isprintable() and bool(key.strip())
     if not is_key:
-        _note("key " + key, f"{key[:100]!r} is no name for a metric, parameter or tag, and not logged")
+        about = "it has over 250 characters" if len(key) > _KEY_CHARS else "it is empty, or not all of it can be printed"
+        _note("key " + key, f"{key[:100]!r} is no name for a metric, parameter or tag, and not logged: {about}")
     return is_key
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psycopg2
 
+from tracking.embedded import keep_to
 from tracking.migrations import HEAD, UPGRADE_LOCK
 
 _STAMP = """
@@ -25,6 +26,7 @@ def bring_up(dsn: str) -> bool:
     Raises:
         psycopg2.Error: the database can't be reached or refused the schema.
     """
+    keep_to(dsn)
     connection = psycopg2.connect(dsn, connect_timeout=5)
     try:
         with connection, connection.cursor() as cursor:

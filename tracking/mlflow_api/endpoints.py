@@ -53,6 +53,10 @@ class Caller:
     artifacts: ArtifactStore
     fence: Fence | None
 
+    def is_trial(self, run_id: str) -> bool:
+        """Whether this is an attempt that writes its own run."""
+        return self.fence is not None and self.fence.run_id == run_id
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:

@@ -1,4 +1,7 @@
-"""MLflow's limits on names, values and batches. Long values are cut, as MLflow does; everything else is refused by name."""
+"""MLflow's limits on names, values and batches. Long values are cut, as MLflow does; everything else is refused by name.
+
+A trial's own names are bound less, for scripts that were written for other records (`metrics/mAP50(B)`).
+"""
 
 import posixpath
 import re
@@ -22,19 +25,23 @@ HISTORY_MAX_RESULTS: Final = 25_000
 _KEY: Final = re.compile(r"[/\w.\- :]+")
 
 
-def check_key(key: str, where: str) -> str:
-    """A metric's, parameter's or tag's key, if it is acceptable.
+def check_key(key: str, where: str, *, is_trial: bool = False) -> str:
+    """A metric's, parameter's or tag's key, if it is acceptable: of a trial's run any that can be printed, else those that MLflow allows.
 
     Raises:
-        InvalidValue: it is empty, over 250 characters, has other characters than MLflow allows, or would be another name as a path.
+        InvalidValue: it is empty, over 250 characters, has other characters than are allowed, or, by MLflow's rule, would be another name as a path.
     """
-    if not _KEY.fullmatch(key):
+    if is_trial and not (key.strip() and key.isprintable()):
+        raise InvalidValue(f"Invalid value {key[:100]!r} for parameter '{where}' supplied: Names may only contain characters that can be printed.")
+    if not is_trial and not _KEY.fullmatch(key):
         raise InvalidValue(
             f"Invalid value {key[:100]!r} for parameter '{where}' supplied: Names may only contain alphanumerics, underscores (_), dashes (-), "
             "periods (.), spaces ( ), colon(:) and slashes (/)."
         )
     if len(key) > KEY_MAX_CHARS:
         raise InvalidValue(f"'{where}' exceeds the maximum length of {KEY_MAX_CHARS} characters: it has {len(key)}.")
+    if is_trial:
+        return key
     normal = posixpath.normpath(key)
     if normal != key or key == "." or key.startswith(("..", "/")):
         raise InvalidValue(
@@ -44,7 +51,7 @@ def check_key(key: str, where: str) -> str:
     return key
 
 
-def param_values(params: Iterable[Tag], where: str = "params") -> dict[str, str]:
+def param_values(params: Iterable[Tag], where: str = "params", *, is_trial: bool = False) -> dict[str, str]:
     """Parameters by key, long values cut.
 
     Raises:
@@ -56,17 +63,17 @@ def param_values(params: Iterable[Tag], where: str = "params") -> dict[str, str]
             raise InvalidValue(
                 f"Duplicate parameter keys have been submitted: {param.key!r}. Please ensure the request contains only one param value per param key."
             )
-        values[check_key(param.key, f"{where}[{number}].key")] = (param.value or "")[:PARAM_MAX_CHARS]
+        values[check_key(param.key, f"{where}[{number}].key", is_trial=is_trial)] = (param.value or "")[:PARAM_MAX_CHARS]
     return values
 
 
-def tag_values(tags: Iterable[Tag], where: str = "tags") -> dict[str, str]:
+def tag_values(tags: Iterable[Tag], where: str = "tags", *, is_trial: bool = False) -> dict[str, str]:
     """Tags by key, long values cut; of two with one key the later counts.
 
     Raises:
         InvalidValue: a key is not acceptable.
     """
-    return {check_key(tag.key, f"{where}[{number}].key"): (tag.value or "")[:TAG_MAX_CHARS] for number, tag in enumerate(tags)}
+    return {check_key(tag.key, f"{where}[{number}].key", is_trial=is_trial): (tag.value or "")[:TAG_MAX_CHARS] for number, tag in enumerate(tags)}
 
 
 def check_batch(metrics: Sequence[object], params: Sequence[object], tags: Sequence[object]) -> None:

@@ -43,7 +43,7 @@ class HistoryAnswer(Struct, frozen=True, omit_defaults=True):
 
 def log_metric(caller: Caller, asked: LogMetric) -> None:
     """Log one point."""
-    limits.check_key(asked.key, "key")
+    limits.check_key(asked.key, "key", is_trial=caller.is_trial(asked.named))
     point = Metric(asked.key, asked.value, asked.timestamp, asked.step).point("metric")
     caller.store.metrics.log(asked.named, [point], caller.fence)
 
@@ -52,10 +52,12 @@ def log_batch(caller: Caller, asked: LogBatch) -> None:
     """Log points, parameters and tags, all or nothing."""
     metrics, params, tags = asked.metrics or (), asked.params or (), asked.tags or ()
     limits.check_batch(metrics, params, tags)
+    is_trial = caller.is_trial(asked.named)
     for key in {metric.key for metric in metrics}:
-        limits.check_key(key, "metrics.key")
+        limits.check_key(key, "metrics.key", is_trial=is_trial)
     points = [metric.point(f"metrics[{number}]") for number, metric in enumerate(metrics)]
-    caller.store.metrics.log_batch(asked.named, points, limits.param_values(params), limits.tag_values(tags), caller.fence)
+    texts = limits.param_values(params, is_trial=is_trial), limits.tag_values(tags, is_trial=is_trial)
+    caller.store.metrics.log_batch(asked.named, points, *texts, caller.fence)
 
 
 def get_history(caller: Caller, asked: GetHistory) -> HistoryAnswer:

@@ -128,12 +128,12 @@ def restore_run(caller: Caller, asked: RunRef) -> None:
 
 def log_param(caller: Caller, asked: LogParam) -> None:
     """Log one parameter."""
-    caller.store.runs.log_params(asked.named, limits.param_values([Tag(asked.key, asked.value)]), caller.fence)
+    caller.store.runs.log_params(asked.named, limits.param_values([Tag(asked.key, asked.value)], is_trial=caller.is_trial(asked.named)), caller.fence)
 
 
 def set_tag(caller: Caller, asked: LogParam) -> None:
     """Set one tag."""
-    caller.store.runs.set_tags(asked.named, limits.tag_values([Tag(asked.key, asked.value)]), caller.fence)
+    caller.store.runs.set_tags(asked.named, limits.tag_values([Tag(asked.key, asked.value)], is_trial=caller.is_trial(asked.named)), caller.fence)
 
 
 def delete_tag(caller: Caller, asked: DeleteTag) -> None:

@@ -10,6 +10,11 @@ RUN_COLUMNS: Final = """
 
 GET: Final = f"SELECT {RUN_COLUMNS} FROM runs r WHERE r.run_id = %(run_id)s"
 
+REPLACED: Final = """
+SELECT run_id FROM runs WHERE sweep_id = %(sweep_id)s AND trial_number = %(number)s AND generation < %(generation)s ORDER BY generation
+"""
+"""Index: ix_runs_trial."""
+
 BY_PREFIX: Final = f"SELECT {RUN_COLUMNS} FROM runs r WHERE r.run_id LIKE %(pattern)s ORDER BY r.run_id LIMIT 2"
 
 INSERT_EXTERNAL: Final = """

@@ -15,6 +15,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import PoolProxiedConnection
 
+from tracking.embedded import keep_to
 from tracking.errors import Contradiction, DatabaseAway, InvalidValue, RowLocked, SchemaOutdated, SettingError
 
 Params = Mapping[str, Any]
@@ -128,6 +129,7 @@ class Database:
 
     def __init__(self, url: str, *, pool_size: int = 5, application: str = "sweep") -> None:
         self.url = normalise_url(url)
+        keep_to(self.url)
         self.engine: Engine = create_engine(
             self.url,
             pool_size=pool_size,

@@ -7,6 +7,7 @@ import time
 import psycopg2
 from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT
 
+from tracking.embedded import keep_to
 from tracking.store.database import CHANNEL, CONNECT, plain_url
 
 
@@ -21,6 +22,7 @@ class Listener:
 
     def __init__(self, url: str) -> None:
         self._dsn = plain_url(url) if url else ""
+        keep_to(self._dsn)
         self._connection: psycopg2.extensions.connection | None = None
         self._retry_at = 0.0
         self._reader, self._writer = os.pipe()

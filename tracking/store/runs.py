@@ -187,6 +187,14 @@ class Runs:
         token = encode_offset(offset + max_results) if len(runs) > max_results else ""
         return [(run, data[run.run_id]) for run in runs[:max_results]], token
 
+    def replaced(self, run: Run) -> list[str]:
+        """The runs of its trial that retries by hand have replaced before it, the first one first."""
+        if not run.generation:
+            return []
+        with self._database.autocommit() as tx:
+            rows = tx.rows(sql.REPLACED, {"sweep_id": run.sweep_id, "number": run.trial_number, "generation": run.generation})
+        return [row.run_id for row in rows]
+
     def events(self, run_id: str) -> list[Event]:
         """A run's history, oldest first."""
         with self._database.autocommit() as tx:

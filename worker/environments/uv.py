@@ -27,8 +27,9 @@ from msgspec import Struct
 from tracking.records import PYTHON_ENV_KEYS, PYTHON_VERSION
 from tracking.requirements import Unusable, resolved
 from worker.errands import LOOK_S, CalledOff, Errands, keep_trying
-from worker.errors import EnvironmentBroken, IndexAway
+from worker.errors import EnvironmentBroken, Exhausted, IndexAway, WorkerError
 from worker.folders import locked
+from worker.runtimes.base import signal_name
 
 _BUILD_S: Final = 1800
 _DETAIL_LINES: Final = 12
@@ -41,6 +42,9 @@ _AWAY: Final = re.compile(
     re.IGNORECASE,
 )
 """What uv, or a tool that it starts, says of an index that can't be reached just now."""
+_LACK: Final = re.compile(r"(?:\bos error |\[Errno )(?:5|11|12|23|24|28|116|122)\b|\bos error (?:1|13|30)\b|\bsignal: (?:9|15)\b")
+"""What they say of this machine: a disk that is full or fails, no descriptors, no memory, processes that somebody killed. Of rights uv's own word
+counts only: a build script may want to write where nobody may."""
 _VERSION: Final = re.compile(PYTHON_VERSION)
 
 
@@ -82,19 +86,29 @@ class UvEnvironments:
         Raises:
             EnvironmentBroken: the file is wrong, or uv could not do it; the message ends with uv's last lines.
             IndexAway: the package index has not answered for minutes.
+            Exhausted: this machine has had no room, memory or the like for it, for minutes.
             CalledOff: `called_off` was set first.
         """
         wanted = read_python_env(file)
         target = self._root / wanted.digest
         if not (target / _COMPLETE).exists():
-            self._builds.run(wanted.digest, lambda abandoned: self._ensure(wanted, target, abandoned), called_off)
+            self._builds.run(wanted.digest, lambda abandoned: self._keep_building(wanted, target, abandoned), called_off)
         return target / "bin"
 
-    def _ensure(self, wanted: PythonEnv, target: Path, abandoned: threading.Event) -> None:
-        with locked(self._root / f"{wanted.digest}.lock", abandoned):
-            # Another worker of this home may have been first.
-            if not (target / _COMPLETE).exists():
-                keep_trying(lambda: self._build(wanted, target, abandoned), abandoned, away=IndexAway)
+    def _keep_building(self, wanted: PythonEnv, target: Path, abandoned: threading.Event) -> None:
+        keep_trying(lambda: self._build_apart(wanted, target, abandoned), abandoned, away=(IndexAway, Exhausted))
+
+    def _build_apart(self, wanted: PythonEnv, target: Path, abandoned: threading.Event) -> None:
+        """Build it while no other worker of this home does."""
+        try:
+            self._root.mkdir(parents=True, exist_ok=True)
+            with locked(self._root / f"{wanted.digest}.lock", abandoned):
+                # Another one may have been first.
+                if not (target / _COMPLETE).exists():
+                    self._build(wanted, target, abandoned)
+        except OSError as error:
+            # Whatever it is, these folders and processes are ours: the project has no part in it.
+            raise Exhausted(f"The Python environment can't be built on this worker just now: {error}.") from error
 
     def _build(self, wanted: PythonEnv, target: Path, abandoned: threading.Event) -> None:
         # What an interrupted build left. Environments hold their own path, so one is built in place and marked at its end.
@@ -127,9 +141,18 @@ class UvEnvironments:
             said.seek(0)
             last = "\n".join(said.read().decode("utf-8", "replace").strip().splitlines()[-_DETAIL_LINES:])
         if status != 0:
-            problem = f"uv {arguments[0]} could not build the Python environment:\n{last}"
-            is_away = _AWAY.search(last) and "No solution found" not in last
-            raise IndexAway(problem) if is_away else EnvironmentBroken(problem)
+            raise _error_of(arguments[0], status, last)
+
+
+def _error_of(command: str, status: int, said: str) -> WorkerError:
+    """Whose fault it is that uv has failed."""
+    if status < 0:
+        return Exhausted(f"uv {command} was ended by {signal_name(-status)} while it built the Python environment, as for want of memory.\n{said}".strip())
+    problem = f"uv {command} could not build the Python environment:\n{said}"
+    if _LACK.search(said):
+        return Exhausted(problem)
+    is_away = _AWAY.search(said) and "No solution found" not in said
+    return IndexAway(problem) if is_away else EnvironmentBroken(problem)
 
 
 def _await(process: subprocess.Popen[bytes], abandoned: threading.Event) -> int:

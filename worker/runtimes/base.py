@@ -140,6 +140,7 @@ class Runtime(Protocol):
 
         Raises:
             CalledOff: it was, while what it needs was fetched.
+            Exhausted: the machine is short of something just now; nothing was started.
             LaunchFailed: the machinery failed.
             LaunchRefused: what the run asks for can't be started.
             ImageMissing: the image is not to be had.
@@ -247,6 +248,8 @@ def _signal_detail(report: ExitReport) -> str:
     if report.detail:
         return report.detail
     detail = f"ended by {signal_name(report.signal or 0)}"
+    if report.stop_sent:
+        detail += " after SIGUSR1 or SIGUSR2 to the process that watches it, which no part of this system is known to have sent"
     if report.signal == signal.SIGKILL and not report.stop_sent:
         detail += ", which no part of this system sent; it may have run out of memory"
     return detail

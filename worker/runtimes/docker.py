@@ -15,6 +15,7 @@ import contextlib
 import logging
 import math
 import os
+import re
 import signal
 import struct
 import threading
@@ -33,8 +34,9 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.types import DeviceRequest, LogConfig
 from docker.utils import kwargs_from_env
 
-from worker.errands import Errands
-from worker.errors import EngineAway, ImageMissing, LaunchFailed, LaunchRefused, WorkerError
+from worker.errands import Errands, keep_trying
+from worker.errors import EngineAway, Exhausted, ImageAway, ImageMissing, LaunchFailed, LaunchRefused, WorkerError
+from worker.lack import telling_lack
 from worker.runtimes.base import (
     STDERR,
     STDOUT,
@@ -82,6 +84,13 @@ _MAX_CONNECTIONS: Final = 64
 """More than the containers one worker runs at once, each with an open stream and a wait."""
 _STREAM_ERRORS: Final = (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError)
 """What a connection that breaks in the middle may raise."""
+_NOT_TO_BE_HAD: Final = re.compile(
+    r"\bmanifest unknown\b|\bname unknown\b|\bnot found\b|\bno matching manifest\b|\baccess (?:to the resource is |is )?denied\b|\brequested access\b"
+    r"|(?:^|: )(?:denied|unauthorized|forbidden)\b|\bno basic auth credentials\b|\bincorrect username or password\b|\binvalid reference\b"
+    r"|\b40[134] (?:Unauthorized|Forbidden|Not Found)\b",
+    re.IGNORECASE,
+)
+"""What engines and registries say of an image that is not there, or not for whoever asks. Their statuses say less: 500 is any of these, and any outage."""
 _FRAME: Final = struct.Struct(">BxxxL")
 _STREAM_NAMES: Final = {1: STDOUT, 2: STDERR}
 
@@ -233,7 +242,7 @@ class DockerRuntime:
         try:
             return self._try_create(image, name, spec)
         except ImageNotFound:
-            self._pulls.run(image, lambda _abandoned: self._pull(image), called_off)
+            self._pulls.run(image, lambda abandoned: keep_trying(lambda: self._pull(image), abandoned, away=ImageAway), called_off)
         try:
             return self._try_create(image, name, spec)
         except ImageNotFound as error:
@@ -317,9 +326,14 @@ class DockerRuntime:
             self._api.inspect_image(image)  # type: ignore[no-untyped-call]
         except ImageNotFound:
             try:
-                self._api.pull(image) if _has_tag(image) else self._api.pull(image, tag="latest")
+                for told in self._api.pull(image, stream=True, decode=True):
+                    # What goes wrong once it has begun comes as a part of a good answer.
+                    if "error" in told:
+                        raise _no_image(image, str(told["error"]))
             except APIError as error:
-                raise ImageMissing(f"The image {image!r} is not here and can't be pulled: {error.explanation or error}.") from error
+                raise _no_image(image, str(error.explanation or error)) from error
+            except _STREAM_ERRORS as error:
+                raise EngineAway(f"The container engine went away while it pulled {image!r}: {error}.") from error
 
     def _discard(self, container_id: str, folder: Path) -> None:
         """Remove a container that was never started, and the note of it."""
@@ -378,12 +392,24 @@ class DockerHandle:
             if self._ended.is_set() or (self._stopper is not None and self._stopper.is_alive()):
                 return
             record_stop(self._folder, reason)
-            self._stopper = threading.Thread(target=self._stop, name=f"stop {self._name}", daemon=True)
-            self._stopper.start()
+            stopper = threading.Thread(target=self._stop, name=f"stop {self._name}", daemon=True)
+            try:
+                with telling_lack():
+                    stopper.start()
+            except Exhausted as error:
+                # The supervisor asks again for as long as the stop is wanted.
+                _log.warning("container %s can't be stopped just now: %s", self._name, error.message)
+            else:
+                self._stopper = stopper
 
     def kill(self) -> None:
         """See `base.Handle`."""
-        threading.Thread(target=self._send, args=(signal.SIGKILL,), name=f"kill {self._name}", daemon=True).start()
+        try:
+            with telling_lack():
+                threading.Thread(target=self._send, args=(signal.SIGKILL,), name=f"kill {self._name}", daemon=True).start()
+        except Exhausted:
+            # Slower, for whoever asks, and as sure.
+            self._send(signal.SIGKILL)
 
     def describe(self) -> dict[str, str | int]:
         """See `base.Handle`."""
@@ -398,6 +424,7 @@ class DockerHandle:
 
     def _await_end(self, timeout_s: float | None) -> bool:
         """Whether the engine says, within a while, that the container has ended or is gone."""
+        self._output.begin()
         patience_s = _WAIT_S if timeout_s is None else max(min(timeout_s, _WAIT_S), 0.01)
         asked_at = time.monotonic()
         try:
@@ -525,7 +552,13 @@ class _Output:
         self._over = threading.Event()
         # A daemon: a stream that the engine forgot to end must not keep the worker from ending.
         self._thread = threading.Thread(target=self._follow, name=f"output {container_id[:12]}", daemon=True)
-        self._thread.start()
+        self.begin()
+
+    def begin(self) -> None:
+        """Follow the output, if that is not under way. Where no thread can be had the container runs all the same: all its output is read in the end."""
+        if self._thread.ident is None:
+            with contextlib.suppress(Exhausted), telling_lack():
+                self._thread.start()
 
     def finish(self) -> OSError | None:
         """See that all of an ended container's output is in the files; why it is not, if they can't be written.
@@ -533,7 +566,8 @@ class _Output:
         Raises:
             NotFound: the container is gone.
         """
-        self._thread.join(_DRAIN_S)
+        if self._thread.ident is not None:
+            self._thread.join(_DRAIN_S)
         self._over.set()
         if not self._is_complete:
             # The stream broke or hangs: known to happen (docker-py 3084, moby 35332). Read what lacks in one go.
@@ -640,15 +674,19 @@ def _refusal(what: str, error: APIError) -> WorkerError:
     return LaunchRefused(text) if error.status_code == _BAD_REQUEST else LaunchFailed(text)
 
 
+def _no_image(image: str, why: str) -> WorkerError:
+    """Whose fault it is that an image can't be pulled: the run's where there is no such image, or not for us; else it may be had later."""
+    why = why.strip().rstrip(".")
+    if _NOT_TO_BE_HAD.search(why):
+        return ImageMissing(f"The image {image!r} is not here and can't be pulled: {why}.")
+    return ImageAway(f"The image {image!r} is not here and can't be pulled just now: {why}.")
+
+
 def _user_of(spec: AttemptSpec) -> str | None:
     """Who runs the command: the worker's own user, so that the working folder is theirs; the image's if the worker is root."""
     if spec.uid is not None:
         return f"{spec.uid}:{spec.gid if spec.gid is not None else spec.uid}"
     return f"{os.getuid()}:{os.getgid()}" if os.getuid() != 0 else None
-
-
-def _has_tag(image: str) -> bool:
-    return "@" in image or ":" in image.rpartition("/")[2]
 
 
 def _split_status(code: int) -> tuple[int | None, int | None]:

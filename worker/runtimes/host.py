@@ -22,9 +22,25 @@ def machine_life(incarnation: str) -> str:
 
 def process_start(pid: int) -> int | None:
     """When a process started, in clock ticks since boot; None if there is no such process or no way to know."""
-    stat = _read(f"/proc/{pid}/stat")
+    fields = _facts(pid)
+    return int(fields[19]) if fields else None
+
+
+def process_state(pid: int) -> str:
+    """What a process does: `T` suspended, `t` held by whoever traces it, other letters as in proc(5); nothing if there is no such process."""
+    fields = _facts(pid)
+    return fields[0] if fields else ""
+
+
+def parent_of(pid: int) -> int:
+    """The parent of a process; 0 if there is no such process."""
+    fields = _facts(pid)
+    return int(fields[1]) if fields else 0
+
+
+def _facts(pid: int) -> list[str]:
     # The second field, the command's name, may itself hold spaces and parentheses.
-    return int(stat.rpartition(")")[2].split()[19]) if stat else None
+    return _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
 
 
 def _machine_id() -> str:
@@ -41,6 +57,7 @@ def _process_namespace() -> str:
 
 def _read(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8").strip()
-    except OSError:
+        return Path(path).read_text(encoding="utf-8", errors="replace").strip()
+    except (FileNotFoundError, NotADirectoryError, ProcessLookupError, PermissionError):
+        # All else, such as a lack of descriptors, says nothing about the machine or the process.
         return ""

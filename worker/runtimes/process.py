@@ -4,6 +4,7 @@ This is no boundary between users (D12): a process run can read whatever the wor
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import logging
@@ -16,15 +17,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
 
-from worker.errors import LaunchFailed
-from worker.folders import attempt_folders, attempts_of, other_runs
+from worker.errors import Exhausted, LaunchFailed
+from worker.folders import attempt_folders, attempts_of, open_file, other_runs, read_file, take_back
 from worker.runtimes import shim
 from worker.runtimes.base import (
     Abandoned,
@@ -38,7 +39,7 @@ from worker.runtimes.base import (
     recorded_stop,
     signal_name,
 )
-from worker.runtimes.host import host_incarnation, process_start
+from worker.runtimes.host import host_incarnation, parent_of, process_start, process_state
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +53,13 @@ _KILLED_S: Final = 10.0
 _ROUNDS: Final = 20
 """How often to look again for what a dead shim has left: it may be forking."""
 _SHUTDOWN_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL)
+_DEAF_STOPS: Final = 3
+"""So many stops a shim may fail to hear for a debugger that somebody has attached to it; they come every few seconds."""
+_FREED_S: Final = 1.0
+"""How long a process that was killed may take to let go of what it traces."""
+_SHORT: Final = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""What the system answers where it has no process, descriptor or memory to give just now."""
+_HELD: Final = "ended by SIGKILL (9): it had attached itself, as debuggers do, to the process that watches it, which could neither keep its output nor stop it"
 _LAUNCH_S: Final = 30.0
 """How long the launcher may take to answer: it answers within milliseconds unless the machine is in trouble."""
 
@@ -121,27 +129,34 @@ class ProcessHandle:
         self._shim_pid = shim_pid
         self._guard = threading.Lock()
         self._report = report
+        self._n_held = 0
+        self._n_deaf = 0
+        self._was_held = False
         self._pidfd = _open_pidfd(shim_pid) if shim_pid is not None else None
         # Looked at after the pidfd was opened: a locked file means that the number was still the shim's own then.
-        self._is_over = not is_alive(folder)
+        self._is_over = report is not None or not is_alive(folder)
 
     def wait(self, timeout_s: float | None = None) -> ExitReport | None:
         """See `base.Handle`."""
         if not self._is_over and not self._await_shim(timeout_s):
+            self._rouse()
             return None
         with self._guard:
             self._is_over = True
             if self._report is None:
-                self._report = _read_report(self._folder)
+                report = _read_report(self._folder)
+                self._report = self._blame_tracer(report) if self._was_held and (report.is_lost or report.signal == signal.SIGKILL) else report
             return self._report
 
     def stop(self, reason: StopReason) -> None:
         """See `base.Handle`. The shim keeps the time of the grace period, whatever becomes of this worker."""
         record_stop(self._folder, reason)
+        self._free_shim(patience=_DEAF_STOPS)
         self._signal(shim.STOP_SIGNAL)
 
     def kill(self) -> None:
         """See `base.Handle`."""
+        self._free_shim(patience=0)
         self._signal(shim.KILL_SIGNAL)
 
     def describe(self) -> dict[str, str | int]:
@@ -182,11 +197,57 @@ class ProcessHandle:
             if self._is_over:
                 return
             # A shim that was suspended, by its own trial perhaps, is woken to carry it out.
-            for each in (number, signal.SIGCONT):
+            for each in {number, signal.SIGCONT}:
                 if self._pidfd is not None:
                     signal.pidfd_send_signal(self._pidfd, each)
                 elif self._shim_pid is not None and is_alive(self._folder):
                     os.kill(self._shim_pid, each)
+
+    def _blame_tracer(self, report: ExitReport) -> ExitReport:
+        """Its watcher was held, and therefore does not know who has ended it."""
+        reason = recorded_stop(self._folder)
+        if reason is None:
+            return report if report.is_lost else msgspec.structs.replace(report, detail=_HELD)
+        return msgspec.structs.replace(report, is_lost=False, stop_sent=True, stop_reason=reason, detail="")
+
+    def _rouse(self) -> None:
+        """Wake a shim that somebody has suspended: it keeps the output and sees the end. One that its own trial traces is freed the second time."""
+        if self._shim_pid is None or self._is_over:
+            return
+        state = process_state(self._shim_pid)
+        self._n_held = self._n_held + 1 if state == "t" else 0
+        if self._n_held > 1:
+            self._free_shim()
+        if state == "T":
+            _log.warning("The process that watches %s was suspended: waking it.", self._folder)
+            self._signal(signal.SIGCONT)
+
+    def _free_shim(self, patience: int | None = None) -> None:
+        """End a process of the attempt that traces the shim, which hears nothing meanwhile.
+
+        Args:
+            patience: how often to let anybody else's debugger be; after that the shim is killed, and what it watches with it.
+        """
+        if self._shim_pid is None or self._is_over or process_state(self._shim_pid) != "t":
+            return
+        tracer = _tracer_of(self._shim_pid)
+        if not tracer:
+            return
+        if not _descends_from(tracer, self._shim_pid):
+            _log.warning("Process %d, no part of the attempt, holds the process that watches %s.", tracer, self._folder)
+            self._n_deaf += patience is not None
+            if patience is not None and self._n_deaf > patience:
+                self._was_held = True
+                self._signal(signal.SIGKILL)
+            return
+        _log.warning("Process %d of the attempt holds the process that watches %s: ending it.", tracer, self._folder)
+        self._was_held = True
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(tracer, signal.SIGKILL)
+        deadline = time.monotonic() + _FREED_S
+        while _tracer_of(self._shim_pid) == tracer and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+        self._signal(signal.SIGCONT)
 
 
 class ProcessRuntime:
@@ -220,7 +281,7 @@ class ProcessRuntime:
         if "pid" in reply:
             return ProcessHandle(spec.folder, reply["pid"])
         if "error" in reply:
-            raise LaunchFailed(f"Attempt {spec.attempt} of run {spec.run_id} was not started: {reply['error']}.")
+            raise (Exhausted if reply["errno"] in _SHORT else LaunchFailed)(f"Attempt {spec.attempt} of run {spec.run_id} was not started: {reply['error']}.")
         # An earlier request got through although its answer did not.
         handle = self.adopt(spec.run_id, spec.attempt, spec.folder)
         if handle is None:
@@ -229,7 +290,7 @@ class ProcessRuntime:
 
     def adopt(self, run_id: str, attempt: int, folder: Path) -> Handle | None:
         """See `base.Runtime`. One whose folder was removed meanwhile can't be followed, and is ended."""
-        if any((folder / name).exists() for name in (shim.LOCK, shim.STARTED, shim.EXIT)):
+        if any(_is_there(folder / name) for name in (shim.LOCK, shim.STARTED, shim.EXIT)):
             return ProcessHandle(folder, _shim_pid(folder))
         if not _end_without_folder(run_id, attempt):
             return None
@@ -238,14 +299,14 @@ class ProcessRuntime:
 
     def sweep_orphans(self, owned: Container[AttemptKey]) -> list[AttemptKey]:
         """See `base.Runtime`."""
-        return [key for key, folder in attempt_folders(self._runs) if (folder / shim.LOCK).exists() and key not in owned and _end(folder)]
+        return _end_each((key, folder) for key, folder in attempt_folders(self._runs) if key not in owned)
 
     def sweep_home(self, abandoned: Abandoned) -> list[AttemptKey]:
         """See `base.Runtime`."""
-        found = {key: folder for runs in other_runs(self._runs) for key, folder in attempt_folders(runs) if (folder / shim.LOCK).exists()}
+        found = {key: folder for runs in other_runs(self._runs) for key, folder in attempt_folders(runs)}
         # Asked before a lock is looked at, which would get in the way of a shim that is just taking it.
         over = abandoned(list(found)) if found else ()
-        return [key for key, folder in found.items() if key in over and _end(folder)]
+        return _end_each((key, folder) for key, folder in found.items() if key in over)
 
     def _end_earlier(self, spec: AttemptSpec) -> None:
         """End what is left of the run's earlier attempts under other workers of this home: each is over now that the record has this one.
@@ -277,6 +338,7 @@ class _Launcher:
         """Have one attempt started.
 
         Raises:
+            Exhausted: this machine has no process or descriptor for it just now.
             LaunchFailed: there is no launcher to be had.
         """
         line = json.dumps(request).encode() + b"\n"
@@ -290,7 +352,8 @@ class _Launcher:
                 return self._exchange(line)
             except (OSError, EOFError, ValueError) as error:
                 self._end()
-                raise LaunchFailed(f"The launcher process does not answer: {error}.") from error
+                is_short = isinstance(error, OSError) and error.errno in _SHORT
+                raise (Exhausted if is_short else LaunchFailed)(f"The launcher process does not answer: {error}.") from error
 
     def close(self) -> None:
         """Let the launcher end."""
@@ -341,10 +404,13 @@ class _Launcher:
 
 
 def is_alive(folder: Path) -> bool:
-    """Whether the shim of an attempt lives: whether the lock in its folder is held."""
-    try:
-        lock = os.open(folder / shim.LOCK, os.O_RDONLY)
-    except FileNotFoundError:
+    """Whether the shim of an attempt lives: whether the lock in its folder is held.
+
+    Raises:
+        OSError: there is no telling, for a folder that is locked or a machine that is short of something.
+    """
+    lock = open_file(folder / shim.LOCK)
+    if lock is None:
         return False
     try:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -360,7 +426,9 @@ def _open_pidfd(pid: int) -> int | None:
         return None
     try:
         return os.pidfd_open(pid)
-    except OSError:
+    except OSError as error:
+        if error.errno in _SHORT:
+            raise
         # It has ended already, or the kernel is older than 5.3.
         return None
 
@@ -368,27 +436,46 @@ def _open_pidfd(pid: int) -> int | None:
 def _shim_pid(folder: Path) -> int | None:
     """The shim's process id, from the file that it locks; None if it did not get as far as to write it."""
     while True:
-        try:
-            text = (folder / shim.LOCK).read_bytes()
-        except FileNotFoundError:
+        text = read_file(folder / shim.LOCK)
+        if text is None:
             return None
+        if text.isdigit():
+            return int(text)
         if text or not is_alive(folder):
-            return int(text) if text else None
+            # Its trial has written something else there.
+            return next(iter(_shims_of(_processes_of(folder.parent.name, folder.name))), None)
         time.sleep(0.001)
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is anything of this name.
+
+    Raises:
+        OSError: there is no telling.
+    """
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _read_started(folder: Path) -> _Started | None:
     try:
-        return msgspec.json.decode((folder / shim.STARTED).read_bytes(), type=_Started)
-    except (FileNotFoundError, msgspec.DecodeError):
+        return msgspec.json.decode(read_file(folder / shim.STARTED) or b"", type=_Started)
+    except msgspec.DecodeError:
         return None
 
 
 def _read_report(folder: Path) -> ExitReport:
-    """How an attempt whose shim has ended did end; lost, if the shim could not say so."""
+    """How an attempt whose shim has ended did end; lost, if the shim could not say so.
+
+    Raises:
+        OSError: what it said can't be read just now.
+    """
     try:
-        report = msgspec.json.decode((folder / shim.EXIT).read_bytes(), type=ExitReport)
-    except (FileNotFoundError, msgspec.DecodeError):
+        report = msgspec.json.decode(read_file(folder / shim.EXIT) or b"", type=ExitReport)
+    except msgspec.DecodeError:
         # Nobody watches the command any more: it must not go on beside the next attempt.
         _kill_leftovers(folder)
         return ExitReport(is_lost=True, detail="the process that watched it was killed, or the machine restarted")
@@ -414,12 +501,27 @@ def _ended_with_its_machine(folder: Path, report: ExitReport) -> bool:
     return report.signal in _SHUTDOWN_SIGNALS and started is not None and started.host_incarnation != host_incarnation()
 
 
+def _end_each(attempts: Iterable[tuple[AttemptKey, Path]]) -> list[AttemptKey]:
+    """End what lives of some attempts; those of which there was anything. One that can't be looked at does not hide the others."""
+    ended = []
+    for key, folder in attempts:
+        try:
+            if _end(folder):
+                ended.append(key)
+        except OSError as error:
+            _log.warning("Whether something of attempt %d of run %s still runs can't be told now: %s", key[1], key[0], error)
+    return ended
+
+
 def _end(folder: Path) -> bool:
     """End what lives of an attempt; whether there was anything."""
-    if (folder / shim.EXIT).exists():
-        return False
-    if not is_alive(folder):
-        return _kill_leftovers(folder)
+    try:
+        alive = is_alive(folder)
+    except PermissionError:
+        take_back(folder)
+        alive = is_alive(folder)
+    if not alive:
+        return not (folder / shim.EXIT).is_file() and _kill_leftovers(folder)
     handle = ProcessHandle(folder, _shim_pid(folder))
     handle.kill()
     handle.wait(_KILLED_S)
@@ -447,13 +549,30 @@ def _end_without_folder(run_id: str, attempt: int) -> bool:
     return has_left
 
 
+def _tracer_of(pid: int) -> int:
+    """Who traces a process; 0 if nobody does."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return int(text.partition("\nTracerPid:")[2].split(maxsplit=1)[0]) if "\nTracerPid:" in text else 0
+
+
+def _descends_from(pid: int, ancestor: int) -> bool:
+    while pid > 1:
+        if pid == ancestor:
+            return True
+        pid = parent_of(pid)
+    return False
+
+
 def _shims_of(pids: list[int]) -> set[int]:
     """The parents of processes that are shims."""
     found = set()
     for pid in pids:
         # It has just ended.
-        with contextlib.suppress(OSError):
-            parent = int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[1])
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            parent = parent_of(pid)
             if any(word.endswith(_SHIM) for word in Path(f"/proc/{parent}/cmdline").read_bytes().split(b"\0")):
                 found.add(parent)
     return found
@@ -490,9 +609,9 @@ def _processes_of(run_id: str, attempt: str) -> list[int]:
     """Processes of this machine that were given the variables of an attempt, whatever session and parent they have by now."""
     wanted = {f"SWEEP_RUN_ID={run_id}".encode(), f"SWEEP_ATTEMPT={attempt}".encode()}
     found = []
-    for entry in Path("/proc").glob("[0-9]*"):
+    for pid in filter(str.isdigit, [path.name for path in Path("/proc").iterdir()] if sys.platform == "linux" else ()):
         # It has ended, or is somebody else's.
-        with contextlib.suppress(OSError):
-            if wanted.issubset((entry / "environ").read_bytes().split(b"\0")):
-                found.append(int(entry.name))
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+            if wanted.issubset(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")):
+                found.append(int(pid))
     return found

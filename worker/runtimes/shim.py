@@ -11,8 +11,8 @@ Files in the attempt's folder: `lock`, locked for as long as the shim lives, hol
 started; `exit.json` how it ended. Each JSON file appears whole or not at all. They are not synced to disk: what a crash of the
 machine may take with it are the ends of processes that the crash has ended too, and whose attempts count as lost.
 
-Signals to a shim: SIGUSR1 stops its command (SIGTERM, then SIGKILL after the grace period), SIGUSR2 kills it at once. It outlives those
-by which machines and services are shut down, and notes that they came: a command which ends by them then is not to blame.
+Signals to a shim: SIGUSR1 stops its command (SIGTERM, then SIGKILL after the grace period), SIGUSR2 kills it at once. It outlives all others
+that a process can, and notes those by which machines and services are shut down: a command which ends by them then is not to blame.
 
 What the command prints goes through pipes, though files would do without a copy: scripts open /dev/stdout and /dev/stderr by name, as in
 `echo loss=1 > /dev/stderr`, and a file that is opened like that is emptied each time. A pipe is not. Nothing is lost by it when a shim
@@ -30,10 +30,12 @@ import resource
 import select
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -48,6 +50,9 @@ LOCK = "lock"
 STARTED = "started.json"
 EXIT = "exit.json"
 
+_FAULTS = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
+"""What a process can't go on after: the instruction that failed would be tried for ever."""
+_PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 _BURY_S = 5.0
 """How long processes that the command left behind may take to die, once killed."""
@@ -149,9 +154,7 @@ def _reset_signals() -> None:
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         # Those that the system keeps for itself can't be set.
         with contextlib.suppress(OSError, ValueError):
-            signal.signal(number, signal.SIG_DFL)
-    for number in (signal.SIGQUIT, signal.SIGPIPE):
-        signal.signal(number, _outlive)
+            signal.signal(number, signal.SIG_DFL if number in _FAULTS else _outlive)
     for number in _FAREWELLS:
         signal.signal(number, _note_farewell)
     # Beyond a limit on the size of files a write fails, and is told; commands start with the system's own ways.
@@ -200,7 +203,7 @@ def _launch(request: Request, connection: socket.socket) -> dict[str, Any]:
         finally:
             os.close(lock)
     except OSError as error:
-        return {"error": f"the launcher failed: {error}"}
+        return {"error": f"the launcher failed: {error}", "errno": error.errno}
 
 
 def _is_ours(lock: int, folder: Path) -> bool:
@@ -219,6 +222,7 @@ def _become_shim(request: Request, lock: int, connection: socket.socket) -> None
         os.setsid()
         os.close(connection.fileno())
         _detach_output()
+        _keep_out()
         report = _run(request)
     except BaseException:  # noqa: BLE001 - whatever went wrong is written down for the worker
         report = {"launch_error": "the shim failed: " + traceback.format_exc(limit=-3)}
@@ -228,6 +232,12 @@ def _become_shim(request: Request, lock: int, connection: socket.socket) -> None
     finally:
         # Skips the interpreter's own farewell; the worker is waiting for this.
         os._exit(0)
+
+
+def _keep_out() -> None:
+    """Let no process of the same user trace this one, which would then neither keep the output nor hear a stop. Root may all the same."""
+    if sys.platform == "linux":
+        _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def _detach_output() -> None:
@@ -258,7 +268,9 @@ def _run(request: Request) -> Report:
     for stream in streams:
         watch.follow(stream)
     try:
-        _write(Path(request["folder"]) / STARTED, _identify(request, process.pid, started_at))
+        # The command may have been quick to remove or to lock the folder: what is lost by that is known by its variables as well.
+        with contextlib.suppress(PermissionError, FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            _write(Path(request["folder"]) / STARTED, _identify(request, process.pid, started_at))
         status, usage, stop_sent = _await_end(process.pid, request["stop_grace_s"], watch)
         duration_s = time.monotonic() - started
     finally:
@@ -515,11 +527,15 @@ def _count_oom_kills() -> int:
 
 
 def _take_back(folder: Path) -> None:
-    """Have a folder to tell the end in, though the command may have removed it or locked it."""
-    # What can't be helped shows when the file is written.
-    with contextlib.suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o700)
+    """Have a folder to tell the end in, though the command may have removed it, locked it, or put a file in its place."""
+    for path in (folder.parent.parent, folder.parent, folder):
+        # What can't be helped shows when the report is written.
+        with contextlib.suppress(OSError):
+            if not path.is_dir():
+                path.unlink(missing_ok=True)
+                path.mkdir()
+            if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+                path.chmod(0o700)
 
 
 def _reserve(path: Path) -> None:
@@ -529,10 +545,22 @@ def _reserve(path: Path) -> None:
 
 def _write(path: Path, content: dict[str, Any]) -> None:
     part = path.with_suffix(".part")
-    # Into the room that was reserved, if it was: blanks after the text are no harm in JSON.
-    with part.open("r+b" if part.exists() else "wb") as file:
+    _make_way(part, is_wanted=stat.S_ISREG)
+    # Into the room that was reserved, if it was.
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT, 0o644), "wb") as file:
         file.write(json.dumps(content).encode())
+        file.truncate()
+    # All but a folder gives way to a file.
+    _make_way(path, is_wanted=lambda mode: not stat.S_ISDIR(mode))
     part.rename(path)
+
+
+def _make_way(path: Path, is_wanted: Callable[[int], bool]) -> None:
+    """Put aside what the command has put there, which can't be written to."""
+    with contextlib.suppress(FileNotFoundError):
+        found = path.lstat()
+        if not is_wanted(found.st_mode) or (stat.S_ISREG(found.st_mode) and not os.access(path, os.W_OK)):
+            path.rename(path.with_name(f"{path.name}.{os.getpid()}"))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import re
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Iterator, Mapping
+    from typing import Any, Iterator, Mapping, Optional
 
 _NO_NAME = re.compile(r"[^/\w.\- :]")
 
@@ -28,10 +28,10 @@ def array_of(value: "Any") -> "Any":
 
 
 def n_elements(value: "Any") -> int:
-    """Of an array or tensor."""
+    """Of an array or tensor; 0 while a length is not known, as in graphs that are not run yet."""
     count = 1
     for length in value.shape:
-        count *= int(length)
+        count *= 0 if length is None else int(length)
     return count
 
 
@@ -46,7 +46,8 @@ def plain(value: "Any") -> "Any":
     if isinstance(value, (list, tuple, set, frozenset)):
         return [plain(one) for one in value]
     if is_array(value):
-        return value.item() if n_elements(value) == 1 else plain(array_of(value).tolist())
+        elements = _only_element(value) if n_elements(value) == 1 else array_of(value).tolist()
+        return _text(value) if elements is value else plain(elements)
     if hasattr(value, "__dataclass_fields__") and not isinstance(value, type):
         return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
     return _text(value)
@@ -83,13 +84,25 @@ def flat(values: "Mapping[str, Any]") -> "dict[str, Any]":
     return {".".join(path): value for path, value in leaves(values)}
 
 
+def number_of(value: "Any") -> "Optional[float]":
+    """What a metric would have of this value, or None: booleans count, arrays of one element too; text that reads like a number does not."""
+    try:
+        if is_array(value):
+            value = _only_element(value) if n_elements(value) == 1 else None
+        return None if value is None or isinstance(value, (str, bytes)) else float(value)
+    except OverflowError:  # as JSON's readers take it
+        return math.inf if value > 0 else -math.inf
+    except Exception:  # noqa: BLE001  a value's own error must not end training; it is kept as text
+        return None
+
+
 def is_number(value: "Any") -> bool:
-    """Whether a metric can have this value: booleans count, text that reads like a number does not."""
-    if isinstance(value, (bool, int, float)):
-        return True
-    if is_array(value):
-        return n_elements(value) == 1
-    return not isinstance(value, (str, bytes)) and hasattr(value, "__float__")
+    """Whether a metric can have this value."""
+    return number_of(value) is not None
+
+
+def _only_element(value: "Any") -> "Any":
+    return value.item() if hasattr(value, "item") else array_of(value).item()
 
 
 def as_path(name: str) -> str:

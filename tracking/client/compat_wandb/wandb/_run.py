@@ -10,7 +10,7 @@ import time
 from ._artifact import Artifact, made_elsewhere
 from ._config import Config
 from ._metrics import Definitions, Kept, Metric
-from ._plain import flat, is_number, leaves, plain
+from ._plain import flat, is_number, leaves, number_of, plain
 from ._summary import Summary
 from ._uploads import Uploads
 from .data_types import Media, Table, media_of
@@ -30,6 +30,9 @@ DRAIN_S = 300.0
 FLUSH_S = 60.0
 TEXT_MAX = 6000
 
+_reached: "dict[str, int]" = {}
+"""The highest step of each metric that this trial has sent, by whichever of its runs."""
+
 
 class Run:
     """One run. All that it is told goes out through `sweep_client`: at once, and without waiting."""
@@ -46,6 +49,11 @@ class Run:
         self._last: "dict[str, Any]" = {}
         self._kept: "dict[str, Kept]" = {}
         self._definitions = Definitions()
+        # A run after another one counts from 0 again, and is the same trial: its steps follow those of the earlier one.
+        self._begins = {key: step + 1 for key, step in _reached.items()}
+        # By a step metric of its own: the highest step of each metric, and the metrics that had to be counted.
+        self._by_own: "dict[str, int]" = {}
+        self._counted: "set[str]" = set()
         self._values: "dict[str, Any]" = {}
         self._texts: "dict[str, str]" = {}
         self._unserved: "list[str]" = []
@@ -394,35 +402,54 @@ class Run:
         """Send what is new in this row. A value that replaces another, and one whose own steps are not known yet, wait until the row is complete."""
         points: "dict[int, dict[str, float]]" = {}
         for key, value in self._row.items():
-            text = repr(value) if is_number(value) else str(id(value))
-            if self._sent.get(key) == text or (key in self._sent and not is_complete):
+            number = number_of(value)
+            text = str(id(value)) if number is None else repr(value)
+            if self._sent.get(key) == text:
                 continue
             definition = self._definitions.of(key)
+            if key in self._sent and not is_complete:
+                if number is not None and not (definition and definition.ops):
+                    self._summarize(key, number, definition)
+                continue
             by = definition.step_metric if definition else None
             if by and by not in self._row and not is_complete:
                 continue
             self._sent[key] = text
-            if is_number(value):
-                number = float(value)
+            if number is not None:
                 at = self._step_of(key, by)
                 points.setdefault(at, {})[key] = number
                 points[at].update(self._summarize(key, number, definition))
             else:
                 self._take_other(key, value)
         for at, values in points.items():
-            sweep_client.log(values, step=at)
+            self._send(values, at)
+
+    def _send(self, values: "dict[str, float]", at: int) -> None:
+        """Log points of one step of this run."""
+        points: "dict[int, dict[str, float]]" = {}
+        for key, value in values.items():
+            step = at + self._begins.get(key, 0)
+            _reached[key] = max(step, _reached.get(key, step))
+            points.setdefault(step, {})[key] = value
+        for step, part in points.items():
+            sweep_client.log(part, step=step)
 
     def _step_of(self, key: str, by: "Optional[str]") -> int:
+        """A point's step: by its step metric where that is whole. Otherwise it is counted, and from then on each step goes forward."""
         if not by or by == key:
             return self._step
         value = self._row.get(by, self._last.get(by))
         if value is None:
             return self._step
-        number = float(value)
-        if not math.isfinite(number) or number != int(number):
-            say(f"{by} = {number} is no whole number, so the steps of what is defined by it are counted", "step " + by)
-            return self._step
-        return int(number)
+        number, following = number_of(value), self._by_own.get(key, -1) + 1
+        if number is None or not math.isfinite(number) or number != int(number):
+            say(f"{by} = {value} is no whole number, so the steps of what is defined by it are counted", "step " + by)
+            self._counted.add(key)
+            at = following
+        else:
+            at = max(int(number), following) if key in self._counted else int(number)
+        self._by_own[key] = max(at, following - 1)
+        return at
 
     def _summarize(self, key: str, number: float, definition: "Optional[Metric]") -> "dict[str, float]":
         """Keep it in the summary; what its definition adds to the record, as metrics `key.min` and the like."""
@@ -477,9 +504,8 @@ class Run:
             return
         # Flat and plain, as metrics are; the summary itself keeps what it was given.
         told = flat({key: plain(value) if isinstance(value, dict) else value for key, value in values.items()})
-        numbers = {key: float(value) for key, value in told.items() if is_number(value)}
-        if numbers:
-            sweep_client.log(numbers, step=self._step)
+        numbers = {key: number for key, number in ((key, number_of(value)) for key, value in told.items()) if number is not None}
+        self._send(numbers, self._step)
         self._set_tags({f"wandb.summary.{key}": str(value)[:TEXT_MAX] for key, value in told.items() if isinstance(value, str)})
 
     def _on_config(self, values: "dict[str, Any]") -> None:
@@ -495,8 +521,7 @@ class Run:
     def _deliver_ends(self) -> None:
         """What only the end knows: means, and text that was logged."""
         means = {f"{key}.mean": kept.values["mean"] for key, kept in self._kept.items() if "mean" in getattr(self._definitions.of(key), "ops", ()) and kept.n}
-        if means:
-            sweep_client.log(means, step=max(self._step - 1, 0))
+        self._send(means, max(self._step - 1, 0))
         self._set_tags({f"wandb.summary.{key}": value[:TEXT_MAX] for key, value in flat(self._values).items() if isinstance(value, str)})
 
     def _keep(self, path: str, base: str, *, is_again: bool) -> str:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 else:
     import sweep_client
 
+_THREAD_AGAIN_S = 0.25
+
 
 class Uploads:
     """Sends files in order and removes them. A forked child has an empty one."""
@@ -28,10 +30,7 @@ class Uploads:
             self._begin()
         with self._changed:
             self._waiting.append((path, artifact_path))
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._send_all, name="wandb-uploads", daemon=True)
-                self._thread.start()
-            self._changed.notify_all()
+            self._wake()
 
     def drain(self, timeout: float) -> int:
         """Wait until all is sent; how many files are not after `timeout` seconds."""
@@ -41,10 +40,22 @@ class Uploads:
         with self._changed:
             while self._waiting or self._is_sending:
                 left_s = deadline - time.monotonic()
-                if left_s <= 0:
+                if left_s <= 0 or (self._thread is None and not self._wake()):
                     break
-                self._changed.wait(left_s)
+                self._changed.wait(left_s if self._thread is not None else min(left_s, _THREAD_AGAIN_S))
             return len(self._waiting) + self._is_sending
+
+    def _wake(self) -> bool:
+        """Wake the thread, or start it; False if there will never be one. The lock is held."""
+        if self._thread is None:
+            thread = threading.Thread(target=self._send_all, name="wandb-uploads", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # the interpreter goes down; or it is out of threads, which passes: the next file tries again
+                return "shutdown" not in str(error)
+            self._thread = thread
+        self._changed.notify_all()
+        return True
 
     def _begin(self) -> None:
         self._pid = os.getpid()

@@ -302,7 +302,10 @@ def media_of(value: "Any") -> "Optional[Media]":
     if isinstance(value, Media):
         return value
     if is_array(value) and not hasattr(value, "columns"):
-        return Histogram(value) if n_elements(value) > 1 else None
+        try:
+            return Histogram(value) if n_elements(value) > 1 else None
+        except (TypeError, ValueError, OverflowError):  # texts, NaN, objects: kept as plain values
+            return None
     if hasattr(value, "to_plotly_json"):
         return Plotly(value)
     if hasattr(value, "itertuples") and hasattr(value, "columns"):
