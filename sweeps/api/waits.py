@@ -159,7 +159,7 @@ def _n_fitting(worker: WorkerView, asked: Resources, scene: Scene) -> int:
     free = (
         (worker.cpus - sum(other.resources.cpus for other in held) + _EPSILON, asked.cpus),
         (worker.memory_bytes - sum(other.resources.memory_bytes or 0 for other in held), asked.memory_bytes or 0),
-        (worker.gpus - sum(len(other.gpu_ids) for other in held), asked.gpus),
+        (_free_gpus(worker, held), asked.gpus),
     )
     return max(min(worker.slots - len(held), *(int(left // each) for left, each in free if each)), 0)
 
@@ -211,14 +211,19 @@ class _Room:
 
 
 def _room(worker: WorkerView, asked: Resources, scene: Scene) -> _Room:
-    held = [other.resources for other in scene.holdings if other.session_id == worker.session_id]
-    cpus = worker.cpus - sum(each.cpus for each in held)
-    memory = worker.memory_bytes - sum(each.memory_bytes or 0 for each in held)
-    gpus = worker.gpus - sum(len(other.gpu_ids) for other in scene.holdings if other.session_id == worker.session_id)
+    held = [other for other in scene.holdings if other.session_id == worker.session_id]
+    cpus = worker.cpus - sum(each.resources.cpus for each in held)
+    memory = worker.memory_bytes - sum(each.resources.memory_bytes or 0 for each in held)
+    gpus = _free_gpus(worker, held)
     short = [f"{max(cpus, 0):g} of {asked.cpus:g} cpus"] if asked.cpus > cpus + _EPSILON else []
     short += [f"{_size(max(memory, 0))} of {_size(asked.memory_bytes or 0)} of memory"] if (asked.memory_bytes or 0) > memory else []
-    short += [f"{max(gpus, 0)} of {counted(asked.gpus, 'gpu')}"] if asked.gpus > gpus else []
+    short += [f"{gpus} of {counted(asked.gpus, 'gpu')}"] if asked.gpus > gpus else []
     return _Room(worker, len(held), short)
+
+
+def _free_gpus(worker: WorkerView, held: Sequence[Holding]) -> int:
+    """How many of its GPUs are free; attempts that it adopted may hold some that it does not offer any more."""
+    return len(set(range(worker.gpus)).difference(*(each.gpu_ids for each in held)))
 
 
 def _all_busy(workers: Sequence[WorkerView], wish: Wish, scene: Scene) -> str:

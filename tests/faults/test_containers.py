@@ -450,4 +450,5 @@ def test_container_whose_output_finds_no_room_is_no_fault_of_its_code(site: Site
 
 def home_work(home: Path, trials: Trials) -> Path:
     """The working folder of trial 0's first attempt in a worker's home, where it will be."""
-    return next(home.glob("workers/*")) / "runs" / trials.run_id / "1" / "work"
+    (worker,) = (path for path in home.glob("workers/*") if path.is_dir())
+    return worker / "runs" / trials.run_id / "1" / "work"

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -663,6 +663,8 @@ def test_why_and_placement_agree_on_what_a_worker_lacks(worker: WorkerView, reso
     parallel=st.sampled_from([None, 1, 2]),
     avoid=st.lists(st.sampled_from(["w0-id", "w1-id", "w2-id"]), unique=True),
 )
+# An adopted attempt holds a GPU that its worker does not offer any more.
+@example([replace(WORKER, session_id="w1-session", slots=2, cpus=1.0, gpus=0)], Resources(cpus=0.5), [(1, Resources(cpus=0.5, gpus=1), "s")], None, [])
 def test_why_says_there_is_room_exactly_where_placement_finds_some(
     workers: list[WorkerView], resources: Resources, held: list[tuple[int, Resources, str]], parallel: int | None, avoid: list[str]
 ) -> None:
