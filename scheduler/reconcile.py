@@ -58,6 +58,8 @@ class Reconciler:
             _log.warning("%d placed runs were not claimed in time and wait again.", len(back))
         self._move(epoch)
         if expiry_suspended:
+            # A lock that is still held keeps it suspended: whoever waits for it is to have a whole lease after that.
+            self._store.sessions.look_at_silent(self._settings.reassign_after_s)
             return
         for session_id in self._store.sessions.lose_silent(epoch, self._settings.reassign_after_s):
             _log.warning("Session %s has been silent for %g s; its attempts are lost.", session_id, self._settings.reassign_after_s)

@@ -53,11 +53,19 @@ nothing then, and that is no reason to stop what a newer session of the same wor
 
 CLOSE: Final = "UPDATE sessions SET state = 'ended', ended_at = now() WHERE session_id = %(session_id)s AND state = 'live'"
 
+SILENT: Final = f"""
+SELECT session_id FROM sessions
+ WHERE session_id IN (SELECT session_id FROM sessions WHERE state = 'live' UNION SELECT session_id FROM attempts WHERE state = 'running')
+   AND renewed_at + make_interval(secs => %(reassign_after_s)s) < {NOW}
+   FOR NO KEY UPDATE NOWAIT
+"""
+"""Indexes: uq_sessions_live, ix_attempts_session, sessions' primary key. Not waited for: once the lock that somebody else holds is gone,
+the session's own renewal, which has waited as well, is to come first."""
+
 LOSE_SILENT: Final = f"""
-WITH s AS (
+WITH silent AS ({SILENT}), s AS (
     UPDATE sessions SET state = CASE WHEN state = 'live' THEN 'lost' ELSE state END, ended_at = coalesce(ended_at, now())
-     WHERE session_id IN (SELECT session_id FROM sessions WHERE state = 'live' UNION SELECT session_id FROM attempts WHERE state = 'running')
-       AND renewed_at + make_interval(secs => %(reassign_after_s)s) < {NOW}
+     WHERE session_id IN (SELECT session_id FROM silent)
        AND EXISTS (SELECT 1 FROM leader WHERE lease_until >= now() AND (suspended_until IS NULL OR suspended_until <= now()))
     RETURNING session_id, worker_id
 ), e AS (
@@ -65,8 +73,8 @@ WITH s AS (
 )
 SELECT session_id FROM s
 """
-"""Indexes: uq_sessions_live, ix_attempts_session, sessions' primary key. Only while the leader's own lease is good and expiry not
-suspended, both by the database's clock: a leader that wakes from a gap (a machine asleep) may ask before it knows of it (I4)."""
+"""Only while the leader's own lease is good and expiry not suspended, both by the database's clock: a leader that wakes from a gap (a
+machine asleep) may ask before it knows of it (I4)."""
 
 _CORDON: Final = "CASE WHEN w.cordoned_at + interval '10 minutes' > now() THEN w.cordoned END"
 

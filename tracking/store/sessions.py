@@ -75,8 +75,21 @@ class Sessions:
             tx.execute(sql.CLOSE, {"session_id": session_id})
             tx.rows(queue_sql.UNPLACE_SESSION, {"session_id": session_id, "detail": "Its worker was stopped."})
 
+    def look_at_silent(self, reassign_after_s: float) -> None:
+        """See whether those that have been silent for too long could have spoken.
+
+        Raises:
+            RowLocked: somebody else holds a lock on one of them.
+        """
+        with self._database.autocommit() as tx:
+            tx.rows(sql.SILENT, {"reassign_after_s": reassign_after_s, "own_clock": time.time()})
+
     def lose_silent(self, epoch: int, reassign_after_s: float) -> list[str]:
-        """Give up sessions that have been silent for too long: their attempts are lost, others may run them."""
+        """Give up sessions that have been silent for too long: their attempts are lost, others may run them.
+
+        Raises:
+            RowLocked: somebody else holds a lock on one of them: it can't speak, and none is given up.
+        """
         with self._database.transaction() as tx:
             hold_leadership(tx, epoch)
             lost = [row.session_id for row in tx.rows(sql.LOSE_SILENT, {"reassign_after_s": reassign_after_s, "own_clock": time.time()})]
