@@ -95,7 +95,7 @@ def test_client_ends_in_time_and_tells_what_is_missing_when_the_server_stays_awa
     cluster.restart("server")
     (trial,) = cluster.wait_for_end(sweep_id)
     said = output_of(cluster, trial["run_id"], "stderr")
-    assert "missing: 300 points, 1 parameters, 0 tags" in said
+    assert "missing: 300 points, 1 parameters, 1 tags" in said  # the tag says how many were dropped
     assert "sweep_client: 700 points were dropped because the buffer was full" in said
     check(cluster, sweep_id, n_trials=1, ledger=ledger_file(project))
 
