@@ -216,7 +216,7 @@ def check_first_run(expected: Expected, client: Client, run: RunAnswer) -> None:
     for key, points in expected.metrics.items():
         found = [(point["step"], point["value"]) for point in client.metrics(run["run_id"], key=key)["metrics"]]
         wanted = [(step, value if isinstance(value, str) else pytest.approx(value)) for step, value in points]
-        assert sorted(found, key=str) == sorted(wanted, key=str) if key == "fold_score" else found == wanted, key
+        assert found == wanted, key
 
 
 def check_sweep(expected: Expected, client: Client, sweep_id: str) -> None:
