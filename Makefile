@@ -13,6 +13,9 @@ PACKAGES := tracking scheduler worker sweeps
 PEERS := .cache/bench-venv
 # W&B's packages, whose answers the tests compare ours with; they want a Python that their pinned versions have wheels for.
 WANDB := .cache/peers-venv
+# Whole MLflow, whose server the tests compare ours with and whose clients they run, and the latest of its second major version.
+MLFLOW := .cache/mlflow-venv
+MLFLOW2 := .cache/mlflow2-venv
 # Not $(MAKE) in the recipes: make -n would run, not print, the lines that hold it.
 AGAIN := $(MAKE) --no-print-directory
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
@@ -31,7 +34,7 @@ install: $(VENV)/.installed ## a virtual environment in .venv with the product i
 
 test: $(VENV)/.installed-test ## lint, types and all tests that need no stopwatch, the quick ones of the faults among them
 	@if [ "$${CI:-}" = true ]; then $(AGAIN) services; fi
-	@$(AGAIN) peers || { test "$${CI:-}" != true && echo "W&B's packages can't be installed; the tests that compare with them are skipped." >&2; }
+	@$(AGAIN) peers || { test "$${CI:-}" != true && echo "The peers' packages can't be installed; the tests that compare with them are skipped." >&2; }
 	@failed=""; \
 	$(AGAIN) lint || failed="$$failed lint"; \
 	$(AGAIN) types || failed="$$failed types"; \
@@ -52,11 +55,12 @@ types: $(VENV)/.installed-test ## mypy --strict
 
 bench: $(VENV)/.installed-test ## the numbers, beside those of peers; one alone: make bench ONLY=noop
 	@$(if $(or $(findstring noop,$(ONLY)),$(if $(ONLY),,all)),$(AGAIN) bench-peers || echo "The peers can't be installed; the table shows our numbers alone." >&2)
+	@$(if $(or $(findstring mlflow,$(ONLY)),$(if $(ONLY),,all)),$(AGAIN) $(MLFLOW)/.installed || echo "MLflow can't be installed; the table shows our numbers alone." >&2)
 	@$(BIN)/python -m tests.benchmarks $(ONLY)
 
 bench-peers: $(PEERS)/.installed
 
-peers: $(WANDB)/.installed
+peers: $(WANDB)/.installed $(MLFLOW)/.installed $(MLFLOW2)/.installed
 
 faults: $(VENV)/.installed-test ## kill things on purpose and count what is left; waiting as long as in production: FULL=1
 	@$(BIN)/python -m pytest tests/faults -m 'not soak' $(ARGS)
@@ -107,12 +111,15 @@ $(PEERS)/.installed: constraints.txt | $(BIN)/python
 	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt 'ray[tune]'
 	@touch $@
 
-$(WANDB)/.installed: tests/differential/requirements.txt | $(BIN)/python
+$(WANDB)/.installed: tests/differential/requirements.txt
+$(MLFLOW)/.installed: tests/peers/mlflow3.txt
+$(MLFLOW2)/.installed: tests/peers/mlflow2.txt
+$(WANDB)/.installed $(MLFLOW)/.installed $(MLFLOW2)/.installed: | $(BIN)/python
 	@for name in $(BIN)/python python3.12 python3.11; do \
 	    if "$$name" -c 'import sys; raise SystemExit(not (3, 11) <= sys.version_info < (3, 13))' >/dev/null 2>&1; then found="$$name"; break; fi; \
 	done; \
-	if [ -z "$${found:-}" ]; then echo "Python 3.11 or 3.12 is needed for W&B's packages." >&2; exit 1; fi; \
-	echo "Installing W&B's packages into $(WANDB), to compare with them"; \
-	"$$found" -m venv --clear $(WANDB)
-	@$(WANDB)/bin/python -m pip install --quiet --disable-pip-version-check --retries 1 --no-deps --only-binary :all: -r $<
+	if [ -z "$${found:-}" ]; then echo "Python 3.11 or 3.12 is needed for the peers' packages." >&2; exit 1; fi; \
+	echo "Installing the packages of $< into $(@D), to compare with them"; \
+	"$$found" -m venv --clear $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --retries 1 --no-deps --only-binary :all: -r $<
 	@cp $< $@

@@ -193,12 +193,14 @@ class Client:
         """One sweep: counts, best, running trials, time left."""
         return cast(SweepAnswer, self._api("GET", f"/sweeps/{_segment(ref)}"))
 
-    def trials(self, ref: str, *, states: tuple[str, ...] = (), sort: str = "number", limit: int | None = None, offset: int = 0) -> TrialList:
-        """Trials of a sweep, by number or best first; all of them if there is no limit, page by page."""
+    def trials(
+        self, ref: str, *, states: tuple[str, ...] = (), sort: str = "number", limit: int | None = None, offset: int = 0, where: str | None = None
+    ) -> TrialList:
+        """Trials of a sweep whose runs meet a filter, by number or best first; all of them if there is no limit, page by page."""
         found: list[TrialAnswer] = []
         while True:
             left = None if limit is None else limit - len(found)
-            query = {"state": states, "sort": sort, "limit": left and min(left, _TRIALS_PAGE), "offset": offset or None}
+            query = {"state": states, "sort": sort, "limit": left and min(left, _TRIALS_PAGE), "offset": offset or None, "where": where}
             page = cast(TrialList, self._api("GET", f"/sweeps/{_segment(ref)}/trials", query=query))
             found += page["trials"]
             following = page.get("next_offset")
@@ -206,9 +208,9 @@ class Client:
                 return {**page, "trials": found}
             offset = following
 
-    def best(self, ref: str, *, top: int = 1) -> BestAnswer:
-        """The best finished trials of a sweep."""
-        return cast(BestAnswer, self._api("GET", f"/sweeps/{_segment(ref)}/best", query={"top": top}))
+    def best(self, ref: str, *, top: int = 1, where: str | None = None) -> BestAnswer:
+        """The best finished trials of a sweep, of those whose runs meet a filter."""
+        return cast(BestAnswer, self._api("GET", f"/sweeps/{_segment(ref)}/best", query={"top": top, "where": where}))
 
     def events(self, ref: str, *, limit: int = 1000) -> EventList:
         """History of a sweep."""

@@ -14,6 +14,8 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -56,6 +58,7 @@ class ServerOptions:
     is_open: bool = False
 
 
+@lru_cache(256)
 def is_loopback(host: str) -> bool:
     """Whether a host name or address means this machine only."""
     if host == "localhost" or host.endswith(".localhost"):
@@ -175,13 +178,12 @@ def compose(store: Store, settings: Settings, *, is_open: bool = False, on_ready
     """The whole app over an open store."""
     from tracking.artifacts import ArtifactStore  # noqa: PLC0415 - brings fsspec
     from tracking.mlflow_api import build_routes  # noqa: PLC0415 - as above
-    from tracking.snapshots import SnapshotStore  # noqa: PLC0415 - as above
+    from tracking.snapshot_store import SnapshotStore  # noqa: PLC0415 - as above
 
-    artifacts = ArtifactStore(settings.artifact_folder)
-    snapshots = SnapshotStore(settings.artifact_folder / "snapshots")
-    artifacts.tidy()
-    snapshots.tidy()
-    services = Services(store, snapshots, artifacts, settings)
+    artifacts = ArtifactStore(settings.artifact_place, endpoint_url=settings.artifact_endpoint)
+    # Aside: a store that does not answer is no reason not to begin.
+    threading.Thread(target=artifacts.tidy, name="tidy", daemon=True).start()
+    services = Services(store, SnapshotStore(artifacts), artifacts, settings)
     protocol = build_routes(store, artifacts, settings)
     return compose_app(services, protocol, is_open=is_open, on_ready=on_ready)
 
@@ -215,7 +217,7 @@ def compose_app(services: Services, protocol: Sequence[BaseRoute] = (), *, is_op
     for resource in (sweeps, again, runs, models, workers, snapshots):
         resource.routes.add_to(app)
     require_rights(app.routes)
-    app.add_middleware(Gate, is_open=is_open)
+    app.add_middleware(Gate, is_open=is_open, direct=_exact(protocol))
     return app
 
 
@@ -228,6 +230,12 @@ def require_rights(routes: Sequence[BaseRoute]) -> None:
     open_routes = [getattr(route, "path", repr(route)) for route in routes if right_of(route) is None]
     if open_routes:
         raise RuntimeError(f"routes without a right: {', '.join(open_routes)}")
+
+
+def _exact(routes: Sequence[BaseRoute]) -> dict[tuple[str, str], ASGIApp]:
+    """Routes without parameters in their path, by method and path."""
+    plain = [route for route in routes if isinstance(route, Route) and "{" not in route.path]
+    return {(method, route.path): route.app for route in plain for method in route.methods or ()}
 
 
 async def _health(_: Request) -> Response:
@@ -280,9 +288,10 @@ _OWN_ROUTES: Final = (
 class Gate:
     """The outermost layer: lets in who may call at all, and answers what nothing else caught."""
 
-    def __init__(self, app: ASGIApp, *, is_open: bool) -> None:
+    def __init__(self, app: ASGIApp, *, is_open: bool, direct: Mapping[tuple[str, str], ASGIApp] = MappingProxyType({})) -> None:
         self._app = app
         self._is_open = is_open
+        self._direct = direct
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it with why not."""
@@ -293,7 +302,9 @@ class Gate:
         if refusal is not None:
             await error_response(refusal)(scope, receive, send)
             return
-        await _shielded(self._app, as_sent(scope), receive, send)
+        # What training loops call is found at once, not by trying a hundred patterns in turn.
+        app = self._direct.get((scope["method"], scope["path"]), self._app)
+        await _shielded(app, as_sent(scope), receive, send)
 
     def _refusal(self, scope: Scope) -> NotAllowed | None:
         headers = Headers(scope=scope)

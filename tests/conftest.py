@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     from tracking.store import Store
 
 TESTS: Final = Path(__file__).parent
-MARKER_OF_FOLDER: Final = {"integration": "integration", "acceptance": "acceptance", "faults": "faults", "benchmarks": "bench", "differential": "differential"}
+MARKER_OF_FOLDER: Final = {
+    "integration": "integration",
+    "acceptance": "acceptance",
+    "faults": "faults",
+    "benchmarks": "bench",
+    "differential": "differential",
+    "peers": "differential",
+}
 BASE_IMAGE: Final = "sweep-base"
 
 # A slow machine is no reason to fail: time limits are pytest-timeout's business.

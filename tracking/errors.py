@@ -6,12 +6,14 @@
     │   ├── NotFound                no such experiment, run, sweep, model ...
     │   ├── AlreadyExists           the name is taken
     │   ├── InvalidValue            a field's value is not acceptable
+    │   │   └── InvalidFilter       a filter or order_by is not of the search grammar
     │   ├── NotAllowed              the caller has no right to this write
     │   ├── NotNow                  the object's state does not allow this move
     │   │   └── NoBestTrial         no trial has finished with a value (sweeps.api.errors)
     │   ├── TooLarge                over a stated limit
     │   ├── NoRoom                  the disk of artifacts and snapshots is full
-    │   ├── FilesAway               a file that the record knows of can't be found
+    │   ├── ArtifactsAway           the place of artifacts and snapshots can't be reached
+    │   ├── ArtifactsRefused        that place does not let the server in
     │   ├── Contradiction           the write contradicts what stands in the record
     │   ├── Unauthenticated         the token is unknown or has died with its attempt
     │   ├── NotLeader               another scheduler leads now (tracking.store.leader)
@@ -20,6 +22,7 @@
     │   └── SchemaOutdated          the database needs `sweep db upgrade`
     ├── EmbeddedError               the embedded Postgres can't start
     ├── EndpointNotFound            this part of MLflow's protocol is not served (tracking.mlflow_api.errors)
+    ├── NotSupported                the place of artifacts does not offer that (tracking.mlflow_api.errors)
     ├── SpecError                   the sweep file or MLproject can't be used (sweeps.errors)
     │   └── SpecProblems            everything that is wrong with them, with places (sweeps.errors)
     ├── ServerError                 the server answered with an error (sweeps.client)
@@ -107,6 +110,20 @@ class InvalidValue(RecordError):
     error_code = "INVALID_PARAMETER_VALUE"
 
 
+class InvalidFilter(InvalidValue):
+    """A filter or order_by is not of the search grammar, or over its limits.
+
+    Attributes:
+        text: what was to be parsed, or None if the whole of it is what is wrong.
+        position: in the text, from 0, where it stops making sense.
+    """
+
+    def __init__(self, message: str, *, text: str | None = None, position: int = 0) -> None:
+        super().__init__(message)
+        self.text = text
+        self.position = position
+
+
 class NotAllowed(RecordError):
     """The caller has no right to this write (the fence, I3, answers so too)."""
 
@@ -145,13 +162,22 @@ class NoRoom(RecordError):
     hint = "Make room in the server's SWEEP_ARTIFACT_ROOT, then send it again."
 
 
-class FilesAway(RecordError):
-    """The record knows of a file that is not where it should lie just now, as when the folder of artifacts is a share that is away."""
+class ArtifactsAway(RecordError):
+    """The place of artifacts and snapshots can't be reached just now; the same call may succeed later."""
 
     exit_status = 4
     http_status = 503
     error_code = "TEMPORARILY_UNAVAILABLE"
-    hint = "Check the server's SWEEP_ARTIFACT_ROOT. A snapshot that is gone for good comes back when its folder is submitted again."
+    hint = "Check the server's SWEEP_ARTIFACT_ROOT and SWEEP_ARTIFACT_ENDPOINT, and that what they name runs."
+
+
+class ArtifactsRefused(RecordError):
+    """The place of artifacts and snapshots does not let the server in, or is not there: a matter for who runs the server."""
+
+    exit_status = 5
+    http_status = 403
+    error_code = "PERMISSION_DENIED"
+    hint = "Check the server's SWEEP_ARTIFACT_ROOT, and the permissions or credentials it has there; `sweep doctor` tells more."
 
 
 class Contradiction(RecordError):

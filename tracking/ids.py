@@ -29,6 +29,11 @@ def new_run_id() -> str:
     return uuid.uuid4().hex
 
 
+def new_model_id() -> str:
+    """`m-` and 32 hex digits, as MLflow's logged models are named; no run's id looks so."""
+    return f"m-{uuid.uuid4().hex}"
+
+
 def new_uuid() -> str:
     """A UUID4 in canonical form, for claims, sessions and workers."""
     return str(uuid.uuid4())

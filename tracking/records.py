@@ -136,7 +136,7 @@ class Outcome(Struct, frozen=True):
     printed: tuple[str, ...] = ()
 
 
-class MetricPoint(Struct, frozen=True):
+class MetricPoint(Struct, frozen=True, gc=False):
     """One value of one metric. NaN and infinities are values like others.
 
     Attributes:
@@ -240,6 +240,50 @@ class Run(Struct, frozen=True):
     placement: int = 0
     value: float | None = None
     argv: tuple[str, ...] = ()
+    artifact_root: str | None = None
+    """A URI of its experiment's own choice; None for the folder in our store."""
+
+
+class Dataset(Struct, frozen=True):
+    """What a run read: data as MLflow describes it, by name and digest within an experiment."""
+
+    name: str
+    digest: str
+    source_type: str = ""
+    source: str = ""
+    schema: str | None = None
+    profile: str | None = None
+
+
+class DatasetInput(Struct, frozen=True):
+    """A dataset that a run read, with what the run says of it."""
+
+    dataset: Dataset
+    tags: dict[str, str] = {}
+
+
+class DatasetUse(Struct, frozen=True):
+    """That some run of an experiment read a dataset, in a context such as `training`, if it told one."""
+
+    experiment_id: str
+    name: str
+    digest: str
+    context: str | None = None
+
+
+class ModelOutput(Struct, frozen=True):
+    """A logged model that a run made, and at which step."""
+
+    model_id: str
+    step: int = 0
+
+
+class Lineage(Struct, frozen=True):
+    """What a run read and made: its current attempt's view."""
+
+    datasets: tuple[DatasetInput, ...] = ()
+    models_in: tuple[str, ...] = ()
+    models_out: tuple[ModelOutput, ...] = ()
 
 
 class RunData(Struct, frozen=True):
@@ -248,6 +292,35 @@ class RunData(Struct, frozen=True):
     params: dict[str, str] = {}
     tags: dict[str, str] = {}
     metrics: tuple[MetricPoint, ...] = ()
+    lineage: Lineage = Lineage()
+
+
+class ModelMetric(Struct, frozen=True):
+    """One value of one metric of a logged model, and the run that measured it; on which data, if that is known."""
+
+    model_id: str
+    run_id: str
+    point: MetricPoint
+    dataset_name: str | None = None
+    dataset_digest: str | None = None
+
+
+class LoggedModel(Struct, frozen=True):
+    """A model that a run wrote down: files, parameters and metrics under an id of its own (MLflow 3)."""
+
+    model_id: str
+    experiment_id: str
+    name: str
+    model_type: str
+    source_run_id: str
+    status: Literal["unspecified", "pending", "ready", "upload_failed"]
+    lifecycle_stage: str
+    created_at: datetime
+    updated_at: datetime
+    artifact_root: str | None = None
+    params: dict[str, str] = {}
+    tags: dict[str, str] = {}
+    metrics: tuple[ModelMetric, ...] = ()
 
 
 class Sweep(Struct, frozen=True):

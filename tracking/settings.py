@@ -26,7 +26,9 @@ class Settings:
         listen_url: the same database past any pooler, where the scheduler waits for wake-ups; empty means `database_url`, and
             `none` that it looks at each poll only.
         broker_url: `redis://...`, `filesystem://` (under `home`, or `filesystem:///a/folder`), or `none`.
-        artifact_root: folder of artifacts and snapshots; empty means `home/artifacts`.
+        artifact_root: where artifacts and snapshots are kept: a folder, `s3://bucket/prefix` (with the extra `sweep-runner[s3]`, and credentials
+            by AWS's usual variables), or another URL that fsspec knows, with its package; empty means `home/artifacts`.
+        artifact_endpoint: URL of a store that speaks S3's protocol, if `artifact_root` is in one that is not Amazon's.
         token: bearer token of the command line, where the server asks for one.
         lease_s: how long a session's renewal is good for.
         renew_s: how often a session renews.
@@ -50,6 +52,7 @@ class Settings:
     listen_url: str = ""
     broker_url: str = ""
     artifact_root: str = ""
+    artifact_endpoint: str = ""
     token: str = ""
     lease_s: float = 60.0
     renew_s: float = 5.0
@@ -67,9 +70,9 @@ class Settings:
     log_level: str = "INFO"
 
     @property
-    def artifact_folder(self) -> Path:
-        """Where artifacts and snapshots lie."""
-        return Path(self.artifact_root) if self.artifact_root else self.home / "artifacts"
+    def artifact_place(self) -> str:
+        """Where artifacts and snapshots are kept: a folder or a URL."""
+        return self.artifact_root or str(self.home / "artifacts")
 
     @property
     def is_local(self) -> bool:

@@ -14,16 +14,14 @@ import stat
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import IO, BinaryIO, Final
+from typing import IO, Final
 
 from pathspec import GitIgnoreSpec
 
 from tracking.errors import InvalidValue, TooLarge
-from tracking.room import needing_room, remove_halves
 
 ALWAYS_LEFT_OUT: Final = frozenset({".git", ".venv", "__pycache__", "mlruns", "wandb"})
 """Names that no snapshot holds, wherever they are."""
@@ -35,8 +33,6 @@ UNPACKED_MAX_BYTES: Final = 8 * 1024**3
 UNPACKED_MAX_FILES: Final = 200_000
 
 _CHUNK_BYTES: Final = 1024 * 1024
-_INCOMING: Final = ".incoming-"
-_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _FOLDER_MARK: Final = "ps_d"
 _N_LARGEST: Final = 10
 
@@ -103,65 +99,6 @@ def unpack(archive: Path, target: Path, *, max_bytes: int = UNPACKED_MAX_BYTES) 
     except BaseException:
         shutil.rmtree(scratch)
         raise
-
-
-class SnapshotStore:
-    """Archives in a folder, each under its digest."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-
-    def path(self, digest: str) -> Path:
-        """Where the archive of this digest is, or would be.
-
-        Raises:
-            InvalidValue: it is no SHA-256 in hex.
-        """
-        if not _DIGEST.fullmatch(digest):
-            raise InvalidValue(f"{digest!r} is no SHA-256 digest: 64 hex digits, lower case.")
-        return self._root / digest[:2] / f"{digest}.tar.gz"
-
-    def has(self, digest: str) -> bool:
-        """Whether the archive of this digest is here."""
-        return self.path(digest).is_file()
-
-    def put(self, digest: str, stream: BinaryIO | Iterable[bytes], *, max_bytes: int = UNPACKED_MAX_BYTES) -> int:
-        """Store an archive, which appears whole or not at all; return its size. Storing it again changes nothing.
-
-        Raises:
-            InvalidValue: the bytes do not have this digest.
-            TooLarge: there are more than `max_bytes`.
-            NoRoom: the disk is full.
-        """
-        with needing_room():
-            return self._put(digest, stream, max_bytes)
-
-    def tidy(self) -> None:
-        """Remove what uploads left behind whose server was killed."""
-        remove_halves(self._root.glob(f"??/{_INCOMING}*"))
-
-    def _put(self, digest: str, stream: BinaryIO | Iterable[bytes], max_bytes: int) -> int:
-        path = self.path(digest)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=_INCOMING, dir=path.parent)
-        scratch = Path(name)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                counted = _CountingWriter(file, max_bytes)
-                for chunk in _chunks(stream):
-                    counted.write(chunk)
-                _check_digest(counted.digest(), digest)
-                # Before the rename: a file under its digest must never be found empty after a crash.
-                file.flush()
-                os.fsync(file.fileno())
-            scratch.replace(path)
-        except _OverflowError:
-            scratch.unlink()
-            raise TooLarge(f"The snapshot is over {max_bytes} bytes.") from None
-        except BaseException:
-            scratch.unlink()
-            raise
-        return counted.size_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -412,13 +349,3 @@ class _CountingWriter:
     def digest(self) -> str:
         """SHA-256 of what was written, in hex."""
         return self._hash.hexdigest()
-
-
-def _check_digest(found: str, expected: str) -> None:
-    if found != expected:
-        raise InvalidValue(f"The snapshot's bytes have digest {found}, not {expected}.")
-
-
-def _chunks(stream: BinaryIO | Iterable[bytes]) -> Iterable[bytes]:
-    read = getattr(stream, "read", None)
-    return stream if read is None else iter(partial(read, _CHUNK_BYTES), b"")

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from sweeps.api.shapes import ErrorAnswer
-from tracking.errors import DatabaseAway, InvalidValue, NotNow, SweepError, TooLarge
+from tracking.errors import ArtifactsAway, DatabaseAway, InvalidValue, NotNow, SweepError, TooLarge
 
 _LOG = logging.getLogger("sweeps.server")
 
@@ -35,7 +35,7 @@ class NoBestTrial(NotNow):
 def error_response(error: SweepError) -> JSONResponse:
     """The answer to a request that a `SweepError` ended."""
     answer = ErrorAnswer(error_code=error.error_code, message=error.message, hint=error.hint)
-    headers = {"Retry-After": "1"} if isinstance(error, DatabaseAway) else None
+    headers = {"Retry-After": "1"} if isinstance(error, DatabaseAway | ArtifactsAway) else None
     return JSONResponse(answer, error.http_status, headers)
 
 

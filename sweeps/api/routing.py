@@ -25,7 +25,7 @@ from sweeps.api.rights import Right, admit
 from tracking.artifacts import ArtifactStore
 from tracking.errors import DatabaseAway, InvalidValue, TooLarge
 from tracking.settings import Settings
-from tracking.snapshots import SnapshotStore
+from tracking.snapshot_store import SnapshotStore
 from tracking.store import Store
 
 _LOG = logging.getLogger("sweeps.server")

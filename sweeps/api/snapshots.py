@@ -7,12 +7,13 @@ import anyio.from_thread
 from fastapi import Query
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 
 from sweeps.api.rights import Right
 from sweeps.api.routing import Routes, Services, Use
 from sweeps.api.shapes import SCHEMA, SnapshotAnswer
-from tracking.errors import FilesAway, InvalidValue, NotFound, TooLarge
+from tracking.downloads import file_response
+from tracking.errors import ArtifactsAway, InvalidValue, NotFound, TooLarge
 
 routes = Routes("snapshots")
 
@@ -65,10 +66,13 @@ def has_snapshot(services: Use, digest: str) -> Response:
 
 
 @routes.get("/snapshots/{digest}", Right.READ, answers=None)
-def get_snapshot(services: Use, digest: str) -> Response:
+def get_snapshot(services: Use, request: Request, digest: str) -> Response:
     """A snapshot's archive (tar.gz), streamed; 503 if it was stored and can't be found."""
     if not services.snapshots.has(digest) and services.store.snapshots.exists(digest):
         # Whoever asks for it can't upload it, and must not take its trial's code for lost.
-        raise FilesAway(f"Snapshot {digest} is stored, and its file can't be found just now.")
+        raise ArtifactsAway(
+            f"Snapshot {digest} is stored, and its file can't be found just now.",
+            hint="Check the server's SWEEP_ARTIFACT_ROOT. A snapshot that is gone for good comes back when its folder is submitted again.",
+        )
     require_snapshot(services, digest)
-    return FileResponse(services.snapshots.path(digest), media_type="application/gzip")
+    return file_response(request, services.snapshots.open(digest), media_type="application/gzip", headers={})

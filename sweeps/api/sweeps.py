@@ -42,6 +42,7 @@ from sweeps.spec_source import MAX_BYTES
 from sweeps.wording import no_best_text
 from tracking.errors import InvalidValue
 from tracking.failpoints import hit
+from tracking.filters import parse_filter
 from tracking.records import NewSweep, Sweep, Trial
 from tracking.states import FINAL_SWEEP_STATES, SweepState, TrialState
 
@@ -157,11 +158,16 @@ def list_trials(
     sort: Literal["number", "value"] = "number",
     limit: Annotated[int, Query(ge=1, le=TRIALS_PAGE)] = TRIALS_PAGE,
     offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
+    where: str = "",
 ) -> TrialList:
-    """Trials of a sweep, by number or best first; at most 10,000 at once, `next_offset` tells where to go on."""
+    """Trials of a sweep, by number or best first; at most 10,000 at once, `next_offset` tells where to go on.
+
+    `where` is a filter on their runs in the grammar of runs/search: `params.lr < 0.1 AND metrics.loss < 1`.
+    """
+    wanted = parse_filter(where)
     sweep = services.store.sweeps.get(ref)
     # One more than is shown tells whether there are more.
-    found = services.store.trials.list(sweep.sweep_id, states=tuple(state or ()), sort=sort, limit=limit + 1, offset=offset)
+    found = services.store.trials.list(sweep.sweep_id, states=tuple(state or ()), sort=sort, limit=limit + 1, offset=offset, where=wanted)
     return TrialList(
         schema=SCHEMA,
         sweep_id=sweep.sweep_id,
@@ -183,10 +189,11 @@ def list_curves(services: Use, ref: str, key: str, from_trial: Annotated[int, Qu
 
 
 @routes.get("/sweeps/{ref}/best", Right.READ, answers=BestAnswer)
-def get_best(services: Use, ref: str, top: Limit = 1) -> BestAnswer:
-    """The best finished trials of a sweep."""
+def get_best(services: Use, ref: str, top: Limit = 1, where: str = "") -> BestAnswer:
+    """The best finished trials of a sweep; with `where`, of those whose runs meet it."""
+    wanted = parse_filter(where)
     sweep = services.store.sweeps.get(ref)
-    return best_shape(sweep, services.store.trials.best(sweep.sweep_id, top=top))
+    return best_shape(sweep, services.store.trials.best(sweep.sweep_id, top=top, where=wanted))
 
 
 @routes.get("/sweeps/{ref}/events", Right.READ, answers=EventList)

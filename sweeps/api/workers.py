@@ -1,6 +1,5 @@
 """Workers, reasons for waiting, and what the server knows of its surroundings."""
 
-import os
 from collections.abc import Sequence
 from typing import Final
 
@@ -175,8 +174,8 @@ def get_server(services: Use) -> ServerAnswer:
         version=program_version(),
         time=when(now_utc()),
         database_problem=_database_problem(services),
-        artifacts_problem=_artifacts_problem(services),
-        artifact_root=str(settings.artifact_folder),
+        artifacts_problem=services.artifacts.problem(),
+        artifact_root=services.artifacts.root,
         snapshot_max_bytes=settings.snapshot_max_bytes,
         flower_url=settings.flower_url,
         is_local=_is_local(settings),
@@ -190,16 +189,7 @@ def _is_local(settings: Settings) -> bool:
 
 def _database_problem(services: Services) -> str:
     try:
-        services.store.experiments.list(limit=1)
+        services.store.experiments.search(max_results=1)
     except DatabaseAway as error:
         return error.message
     return ""
-
-
-def _artifacts_problem(services: Services) -> str:
-    folder = services.settings.artifact_folder
-    # Made with the first upload: until then what counts is whether it can be.
-    nearest = next((path for path in (folder, *folder.parents) if path.exists()), folder)
-    if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
-        return ""
-    return f"{folder} is not a folder that the server may write to."

@@ -17,11 +17,13 @@ except KeyboardInterrupt:
     # As `main` does, which is not here yet.
     sys.exit(130)
 
-from tracking.errors import SweepError
+from tracking.errors import InvalidFilter, SweepError
 
 EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 130
 EXIT_PIPE_CLOSED: Final = 141
+_SHOWN_BEFORE: Final = 60
+_SHOWN_AFTER: Final = 18
 COMPLETE_VARIABLE: Final = "_SWEEP_COMPLETE"
 """By which a shell asks for words; its script is that of `sweep completion`."""
 
@@ -234,6 +236,10 @@ def show_error(error: SweepError) -> int:
     from sweeps.errors import SpecProblems
 
     click.echo(error.message if isinstance(error, SpecProblems) else f"error: {as_called(error.message)}", err=True)
+    if isinstance(error, InvalidFilter) and error.text is not None:
+        begin = max(0, error.position - _SHOWN_BEFORE)
+        shown = "".join(letter if letter.isprintable() else " " for letter in error.text[begin : error.position + _SHOWN_AFTER])
+        click.echo(f"  {shown}\n  {' ' * (error.position - begin)}^", err=True)
     if error.hint:
         click.echo(f"hint: {as_called(error.hint)}", err=True)
     return error.exit_status

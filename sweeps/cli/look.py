@@ -30,6 +30,21 @@ _NOT_STARTED: Final = frozenset({"queued", "placed"})
 sweep_argument: Callable[[_F], _F] = click.argument("sweep", default="@latest", metavar="[SWEEP]", shell_complete=complete_sweeps)
 
 
+def _checked(context: click.Context, parameter: click.Parameter, where: str | None) -> str | None:
+    """The filter, if it is one: what is wrong with it is told before anybody is asked."""
+    del context, parameter
+    if where is not None:
+        from tracking.filters import parse_filter
+
+        parse_filter(where)
+    return where
+
+
+where_option: Callable[[_F], _F] = click.option(
+    "--where", metavar="FILTER", callback=_checked, help="Only trials whose run meets this: 'params.lr < 0.1 AND metrics.loss < 1'."
+)
+
+
 @click.command()
 @click.option("--state", type=click.Choice(SWEEP_STATES), help="Only sweeps in this state.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="At most so many.")
@@ -113,10 +128,13 @@ def _print_status(client: Client, answer: SweepAnswer) -> None:
 @click.option("--state", "states", type=click.Choice(TRIAL_STATES), multiple=True, help="Only trials in this state; may be repeated.")
 @click.option("--sort", type=click.Choice(["number", "value"]), default="number", show_default=True, help="By number, or best first.")
 @click.option("--top", type=click.IntRange(min=1), metavar="N", help="Only the first N.")
+@where_option
 @watch_option
 @json_option
-def trials(sweep: str, *, states: tuple[str, ...], sort: str, top: int | None, watch: bool, as_json: bool) -> int:
+def trials(sweep: str, *, states: tuple[str, ...], sort: str, top: int | None, where: str | None, watch: bool, as_json: bool) -> int:
     """List the trials of a sweep.
+
+    FILTER is MLflow's search grammar, with OR, NOT and parentheses: parameters, metrics, tags and attributes of the trials' runs (docs/searching.md).
 
     With --watch, until the sweep has ended: the table is redrawn in place on a terminal, and printed whole at the end;
     elsewhere a trial is printed again whenever something of it has changed. Ctrl-C detaches, the sweep goes on.
@@ -124,17 +142,18 @@ def trials(sweep: str, *, states: tuple[str, ...], sort: str, top: int | None, w
     with connected() as client:
         if watch:
             ref = client.sweep(sweep)["sweep_id"]
-            status = _watch_trials(client, ref, {"states": states, "sort": sort, "limit": top}, as_json=as_json)
+            status = _watch_trials(client, ref, {"states": states, "sort": sort, "limit": top, "where": where}, as_json=as_json)
             if status is not None or as_json or not is_terminal():
                 return status or 0
             sweep = ref
-        answer = client.trials(sweep, states=states, sort=sort, limit=top)
+        answer = client.trials(sweep, states=states, sort=sort, limit=top, where=where)
     if as_json:
         print_json(answer)
         return 0
     print_table(_trial_headings(answer), [_trial_row(trial) for trial in answer["trials"]])
     if not answer["trials"]:
-        say(f"No trials{f' in state {listed(list(states))}' if states else ' yet'}: `sweep status {answer['short_id']}`.")
+        which = (f" in state {listed(list(states))}" if states else "") + (" that meet the filter" if where else "")
+        say(f"No trials{which or ' yet'}: `sweep status {answer['short_id']}`.")
     return 0
 
 
@@ -186,17 +205,22 @@ def _trial_row(trial: TrialAnswer) -> tuple[object, ...]:
     show_default=True,
     help="args: --lr=0.01 --layers=3, as ${args} of the file; env: LR=0.01.",
 )
+@where_option
 @json_option
-def best(sweep: str, *, top: int, form: str, as_json: bool) -> int:
+def best(sweep: str, *, top: int, form: str, where: str | None, as_json: bool) -> int:
     """Show the best trial of a sweep.
+
+    FILTER is MLflow's search grammar, with OR, NOT and parentheses: parameters, metrics, tags and attributes of the trials' runs (docs/searching.md).
 
     Exit status 6 if no trial has finished with a value.
     """
     with connected() as client:
-        answer = client.best(sweep, top=top)
+        answer = client.best(sweep, top=top, where=where)
         given = _given(client, answer) if form == "args" and answer["top"] and not as_json else []
     if as_json or form == "json":
         print_json(answer)
+    elif not answer["top"] and where:
+        say(f"No trial of {answer['short_id']} that meets the filter has finished with a value. `sweep trials {answer['short_id']}` lists its trials.")
     elif not answer["top"]:
         told = no_best_text(answer["short_id"], answer["metric"], is_over=answer["state"] in FINAL_STATES)
         say(f"{told} `sweep trials {answer['short_id']}` lists its trials.")

@@ -15,7 +15,9 @@ BENCHMARKS: Final = {
     "startup": "how soon the command line answers",
     "first": "how soon the first trial runs where nothing runs yet",
     "reading": "how soon a whole sweep is read from Python",
+    "search": "how soon runs are found among a million",
     "idle": "what an idle cluster costs",
+    "mlflow": "tracking beside mlflow server: points, runs, history, bytes",
     "recovery": "how soon work goes on after something is lost",
 }
 

@@ -21,8 +21,8 @@ N_TRIALS: Final = 10_000
 N_STEPS: Final = 10
 N_TIMES: Final = 3
 _CURVES: Final = """
-INSERT INTO metric_points (run_id, attempt, key, step, time_ms, value)
-SELECT m.run_id, 1, 'loss', s.step, s.step, 1.0 / (s.step + 1) FROM metric_latest m, generate_series(0, %(last)s) AS s (step)
+INSERT INTO metric_points (series_id, step, time_ms, value)
+SELECT m.series_id, s.step, s.step, 1.0 / (s.step + 1) FROM metric_latest m, generate_series(0, %(last)s) AS s (step)
 """
 
 

@@ -233,7 +233,7 @@ def submit_with_past(store: Store, method: str, n_past: int) -> None:
         rows["events"] += [f"run\t{event}\t{head}\t{number}\t{run_id}" for event in ("queue", "place", "claim", "finish")]
     with store.database.transaction() as tx:
         for table, lines in rows.items():
-            tx.copy(table, _COLUMNS[table].split(), "".join(f"{line}\n" for line in lines))
+            tx.copy(table, _COLUMNS[table].split(), "".join(f"{line}\n" for line in lines).encode())
         tx.execute("UPDATE sweeps SET told_seq = %(n)s WHERE sweep_id = %(sweep_id)s", {"n": n_past, "sweep_id": head})
         tx.execute("ANALYZE")
 

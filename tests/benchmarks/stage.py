@@ -14,6 +14,7 @@ from tests.support.cluster import Cluster
 from tests.support.databases import DatabaseMaker
 from tests.support.services import RedisServer
 from tracking import embedded
+from tracking.store.database import normalise_url
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PEERS_PYTHON: Final = ROOT / ".cache" / "bench-venv" / "bin" / "python"
@@ -46,19 +47,29 @@ class Stage:
         return server
 
     @cached_property
-    def _databases(self) -> DatabaseMaker:
-        # The embedded Postgres as users get it: fsync and synchronous commit are on.
+    def _postgres_home(self) -> Path:
         home = self.new_folder("postgres")
         self._exits.callback(embedded.stop, home)
-        maker = DatabaseMaker(embedded.ensure_running(home))
+        return home
+
+    @cached_property
+    def _databases(self) -> DatabaseMaker:
+        # The embedded Postgres as users get it: fsync and synchronous commit are on.
+        maker = DatabaseMaker(embedded.ensure_running(self._postgres_home))
         self._exits.callback(maker.close)
         return maker
 
     @contextmanager
-    def database(self) -> Iterator[str]:
-        """URL of a fresh database with the schema."""
-        with self._databases.fresh() as url:
+    def database(self, *, is_migrated: bool = True) -> Iterator[str]:
+        """URL of a fresh database, with the schema unless a peer makes its own."""
+        with self._databases.fresh(is_migrated=is_migrated) as url:
             yield url
+
+    def restart_postgres(self) -> None:
+        """Shut Postgres down and start it again, at the same address."""
+        embedded.stop(self._postgres_home)
+        if normalise_url(embedded.ensure_running(self._postgres_home)) != self._databases.url:
+            raise AssertionError("the restarted Postgres has another address")
 
     @contextmanager
     def cluster(self, broker: str, *, slots: int) -> Iterator[Cluster]:

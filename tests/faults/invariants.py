@@ -130,7 +130,7 @@ def check_budgets(cluster: Cluster, sweep_id: str) -> None:
 def check_metrics(cluster: Cluster, sweep_id: str) -> None:
     """No point of an attempt that never was (I3)."""
     sql = """
-    SELECT DISTINCT p.run_id, p.attempt FROM metric_points p JOIN runs r ON r.run_id = p.run_id
+    SELECT DISTINCT p.run_id, p.attempt FROM audit_points p JOIN runs r ON r.run_id = p.run_id
      WHERE r.sweep_id = %(id)s AND r.kind = 'managed' AND NOT EXISTS (SELECT 1 FROM attempts a WHERE a.run_id = p.run_id AND a.attempt = p.attempt)
     """
     strays = cluster.query(sql, id=sweep_id)

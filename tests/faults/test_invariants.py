@@ -43,7 +43,7 @@ BREAKS: Final[Mapping[str, str]] = {
     "DELETE FROM events WHERE subject = 'trial' AND trial_number = 0": "concluded 0 times",
     QUEUE_AGAIN: "began twice",
     "DELETE FROM events WHERE subject = 'attempt'": "claimed and ended differ",
-    "INSERT INTO metric_points SELECT run_id, 7, key, step, time_ms, value FROM metric_points": "not recorded",
+    "INSERT INTO metric_latest SELECT run_id, key, 7, series_id, step, time_ms, value, NULL, NULL FROM metric_latest": "not recorded",
 }
 
 

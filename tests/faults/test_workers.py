@@ -225,7 +225,7 @@ def answers_to(file: Path, attempt: int) -> set[tuple[int, int]]:
 def recorded(sweep: Submitted, attempt: int) -> tuple[int, int]:
     """How many metric points and pieces of output the record has of this attempt of all trials."""
     sql = """
-    SELECT (SELECT count(*) FROM metric_points p JOIN runs r ON r.run_id = p.run_id WHERE r.sweep_id = %(id)s AND p.attempt = %(attempt)s) AS points,
+    SELECT (SELECT count(*) FROM audit_points p JOIN runs r ON r.run_id = p.run_id WHERE r.sweep_id = %(id)s AND p.attempt = %(attempt)s) AS points,
            (SELECT count(*) FROM log_chunks l JOIN runs r ON r.run_id = l.run_id WHERE r.sweep_id = %(id)s AND l.attempt = %(attempt)s) AS chunks
     """
     (row,) = sweep.cluster.query(sql, id=sweep.sweep_id, attempt=attempt)

@@ -37,7 +37,8 @@ from tracking.artifacts import ArtifactStore
 from tracking.ids import attempt_token
 from tracking.records import MetricPoint
 from tracking.settings import Settings
-from tracking.snapshots import Snapshot, SnapshotStore, pack
+from tracking.snapshot_store import SnapshotStore
+from tracking.snapshots import Snapshot, pack
 from tracking.store import Store, open_store
 from tracking.store.database import Transaction
 
@@ -343,6 +344,16 @@ def test_sweep_is_steered(client: Client, body: SubmitBody) -> None:
     assert [event["event"] for event in client.events(ref)["events"] if event["subject"] == "sweep"][-3:] == ["pause", "resume", "cancel"]
 
 
+def test_trials_and_best_are_asked_for_by_a_filter(client: Client, body: SubmitBody) -> None:
+    """A filter is taken as one, and refused with the position of what is wrong with it."""
+    ref = client.submit(body)["sweep_id"]
+    assert client.trials(ref, where="metrics.loss < 1 OR params.lr < 0.1")["trials"] == []
+    assert client.best(ref, where="params.lr < 0.1")["top"] == []
+    for ask in (client.trials, client.best):
+        with pytest.raises(InvalidRequest, match="at position 15, expected a number"):
+            ask(ref, where="metrics.loss < '1'")
+
+
 def test_sweep_without_trials_has_no_best(client: Client, body: SubmitBody) -> None:
     """No best is an answer; registering it is refused by a code of its own; and `why` says what is missing."""
     ref = client.submit(body)["short_id"]
@@ -362,7 +373,7 @@ def hands(module_store: Store) -> Hands:
 
 def test_sweep_answer_costs_the_same_however_many_trials_run(hands: Hands, tmp_path: Path) -> None:
     """Watchers ask twice a second: the metrics of all running trials are one query. Without a metric of its own a sweep shows none."""
-    services = Services(hands.store, SnapshotStore(tmp_path), ArtifactStore(tmp_path), Settings(home=tmp_path))
+    services = Services(hands.store, SnapshotStore(ArtifactStore(tmp_path)), ArtifactStore(tmp_path), Settings(home=tmp_path))
     sweep = hands.sweep(4, metric_name="loss")
     held = [hands.start(sweep, 0)]
     hands.log(held[0], "loss", 2.0, 1.5)
@@ -504,7 +515,7 @@ def test_server_knows_the_cluster_of_one_machine(
     """Roles of the local cluster are told the embedded Postgres' address, and are local all the same."""
     monkeypatch.setattr(embedded, "status", lambda _: SimpleNamespace(url="postgresql+psycopg2://sweep@/postgres?host=/here"))
     settings = Settings(home=tmp_path, database_url=database_url)
-    services = Services(module_store, SnapshotStore(tmp_path), ArtifactStore(tmp_path), settings)
+    services = Services(module_store, SnapshotStore(ArtifactStore(tmp_path)), ArtifactStore(tmp_path), settings)
     assert get_server(services)["is_local"] is expected
 
 

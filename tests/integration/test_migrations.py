@@ -82,7 +82,7 @@ def test_migrations_make_what_the_tables_say(every_postgres_url: str, database_m
         downgrade_schema(every_postgres_url, "base")
         with engine.begin() as connection:
             metadata.create_all(connection)
-        views = ("audit_trials", "audit_attempts", "audit_events")
+        views = ("audit_trials", "audit_attempts", "audit_points", "audit_events")
         assert everything(every_postgres_url) == [row for row in migrated if row[1] not in views]
     finally:
         engine.dispose()
@@ -194,7 +194,7 @@ def test_audit_views_have_the_columns_that_are_documented(hands: Hands) -> None:
     for table, column in rows:
         found.setdefault(table, []).append(column)
     assert found == documented
-    assert set(found) == {"audit_trials", "audit_attempts", "audit_events"}
+    assert set(found) == {"audit_trials", "audit_attempts", "audit_points", "audit_events"}
 
 
 def test_audit_page_runs_as_it_is_printed(hands: Hands) -> None:

@@ -2,74 +2,20 @@
 
 import json
 import math
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
-from starlette.applications import Starlette
 
+from tests.support.protocol import API, Attempt, connected, end_attempt, get, new_run, open_attempt, pairs, post, refusal, serving
 from tracking.artifacts import ArtifactStore
-from tracking.ids import attempt_token, new_secret, new_uuid, token_hash
+from tracking.ids import new_uuid
 from tracking.mlflow_api import build_routes
 from tracking.mlflow_api.endpoints import BODY_MAX_BYTES
-from tracking.records import Launch, NewSweep, NewTrial, Outcome, SessionInfo
 from tracking.settings import Settings
 from tracking.store import Store, open_store
-from tracking.store.queue import Placement
-
-API = "/api/2.0/mlflow"
-FILES = "/api/2.0/mlflow-artifacts/artifacts"
-UPLOAD_MAX_BYTES = 100_000
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """A live attempt of a managed run, as a worker would hold it."""
-
-    run_id: str
-    experiment_id: str
-    session_id: str
-    headers: dict[str, str]
-
-
-def open_attempt(store: Store) -> Attempt:
-    """Submit a sweep of one trial, and place and claim its run."""
-    sweep = store.sweeps.submit(NewSweep(name="s", experiment=f"question {new_uuid()}", config={}, source="", launch=Launch()))
-    leadership = store.leader.acquire("test", lease_s=60, suspend_s=0)
-    assert leadership is not None
-    assert store.trials.create(leadership.epoch, sweep, [NewTrial(number=0, params={"lr": 1, "name": "x"}, argv=("true",), seed=0)])
-    session = SessionInfo(new_uuid(), new_uuid(), "w", "host", "w.q", ("default",), slots=1, cpus=1.0, memory_bytes=1 << 30)
-    store.sessions.open(session, lease_s=60)
-    run_id = store.trials.get(sweep.sweep_id, 0).run_id
-    (placed,) = store.queue.place(leadership.epoch, [Placement(run_id, session.session_id, session.worker_id)])
-    secret = new_secret()
-    claimed = store.attempts.claim(run_id, placed.placement, session.session_id, claim_id=new_uuid(), secret_hash=token_hash(secret))
-    assert claimed is not None
-    headers = {"Authorization": f"Bearer {attempt_token(run_id, claimed.attempt, secret)}"}
-    return Attempt(run_id, sweep.experiment_id, session.session_id, headers)
-
-
-def end_attempt(store: Store, attempt: Attempt) -> None:
-    """Report it as failed, as its worker would."""
-    store.attempts.finish(attempt.run_id, 1, attempt.session_id, Outcome("failed", "exit_status", exit_status=1), finish_key=new_uuid())
-
-
-class Server(uvicorn.Server):
-    """Tells when it listens."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.is_up = threading.Event()
-
-    async def startup(self, sockets: list[Any] | None = None) -> None:
-        """Listen, and say so."""
-        await super().startup(sockets)
-        self.is_up.set()
 
 
 @pytest.fixture(scope="module")
@@ -82,19 +28,9 @@ def store(module_database_url: str) -> Iterator[Store]:
 
 @pytest.fixture(scope="module")
 def client(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """A client of the protocol alone, served over loopback: refused uploads behave as they do only on a real connection."""
-    home = tmp_path_factory.mktemp("home")
-    settings = Settings(home=home, upload_max_bytes=UPLOAD_MAX_BYTES)
-    app = Starlette(routes=build_routes(store, ArtifactStore(home / "artifacts"), settings))
-    server = Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan="off"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    assert server.is_up.wait(30)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as opened:
+    """A client of the protocol alone."""
+    with serving(store, tmp_path_factory.mktemp("home")) as url, connected(url) as opened:
         yield opened
-    server.should_exit = True
-    thread.join()
 
 
 @pytest.fixture
@@ -107,37 +43,6 @@ def experiment_id(store: Store) -> str:
 def attempt(store: Store) -> Attempt:
     """A live attempt."""
     return open_attempt(store)
-
-
-def post(client: httpx.Client, endpoint: str, headers: dict[str, str] | None = None, /, **body: Any) -> Any:
-    """POST a body, which must succeed; the answer."""
-    response = client.post(API + endpoint, json=body, headers=headers)
-    assert response.status_code == 200, response.text
-    return response.json()
-
-
-def get(client: httpx.Client, endpoint: str, headers: dict[str, str] | None = None, /, **query: Any) -> Any:
-    """GET with a query, which must succeed; the answer."""
-    response = client.get(API + endpoint, params=query, headers=headers)
-    assert response.status_code == 200, response.text
-    return response.json()
-
-
-def refusal(response: Any) -> tuple[int, str, str]:
-    """Status, error code and message of an answer that refuses."""
-    body = response.json()
-    assert set(body) == {"error_code", "message"}
-    return response.status_code, body["error_code"], body["message"]
-
-
-def new_run(client: httpx.Client, headers: dict[str, str] | None = None, **body: Any) -> str:
-    """Open a run in the default experiment; its id."""
-    return str(post(client, "/runs/create", headers, **{"experiment_id": "0", **body})["run"]["info"]["run_id"])
-
-
-def pairs(items: list[dict[str, str]]) -> dict[str, str]:
-    """A list of keys and values as a dict."""
-    return {item["key"]: item["value"] for item in items}
 
 
 def test_experiment_is_found_by_name_and_id_when_it_was_created(client: httpx.Client) -> None:
@@ -236,7 +141,7 @@ def test_run_is_hidden_when_deleted_and_back_when_restored(client: httpx.Client,
     """Searches leave deleted runs out unless asked; writing to one is refused with MLflow's words."""
     run_id = new_run(client, experiment_id=experiment_id)
     post(client, "/runs/delete", run_id=run_id)
-    assert post(client, "/runs/search", experiment_ids=[experiment_id])["runs"] == []
+    assert post(client, "/runs/search", experiment_ids=[experiment_id]) == {}
     assert len(post(client, "/runs/search", experiment_ids=[experiment_id], run_view_type="DELETED_ONLY")["runs"]) == 1
     status, code, message = refusal(client.post(API + "/runs/set-tag", json={"run_id": run_id, "key": "a", "value": "b"}))
     assert (status, code) == (400, "INVALID_PARAMETER_VALUE")
@@ -283,7 +188,7 @@ def test_log_batch_is_all_or_nothing(client: httpx.Client) -> None:
     status, code, message = refusal(client.post(API + "/runs/log-batch", json=body))
     assert (status, code) == (400, "INVALID_PARAMETER_VALUE")
     assert "Changing param values is not allowed" in message
-    assert get(client, "/runs/get", run_id=run_id)["run"]["data"]["metrics"] == []
+    assert get(client, "/runs/get", run_id=run_id)["run"]["data"].get("metrics") is None
 
 
 @pytest.mark.parametrize(("first", "again"), [("1", "1.0"), ("0.1", "1e-1"), ("a", "a")])
@@ -332,7 +237,8 @@ def test_log_batch_refuses_what_mlflow_refuses(client: httpx.Client, body: dict[
     run_id = new_run(client)
     assert refusal(client.post(API + "/runs/log-batch", json={"run_id": run_id, **body}))[:2] == (400, "INVALID_PARAMETER_VALUE")
     data = get(client, "/runs/get", run_id=run_id)["run"]["data"]
-    assert (data["metrics"], data["params"]) == ([], [])
+    assert "metrics" not in data
+    assert "params" not in data
 
 
 def test_search_filters_orders_and_pages(client: httpx.Client, experiment_id: str) -> None:
@@ -370,13 +276,12 @@ def test_search_refuses_what_it_does_not_understand(client: httpx.Client, body: 
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("POST", "/api/2.0/mlflow/logged-models"),
-        ("POST", "/api/2.0/mlflow/runs/log-inputs"),
+        ("POST", "/api/2.0/mlflow/traces"),
         ("POST", "/ajax-api/2.0/mlflow/registered-models/create"),
         ("PATCH", "/api/2.0/mlflow/runs/create"),
         ("GET", "/api/2.0/mlflow/runs/create"),
-        ("GET", "/api/3.0/mlflow/server-info"),
-        ("DELETE", "/api/2.0/mlflow-artifacts/artifacts/0/x/artifacts/y"),
+        ("GET", "/api/3.0/mlflow/traces/x"),
+        ("DELETE", "/api/2.0/mlflow-artifacts/artifacts"),
     ],
 )
 def test_unknown_endpoint_is_refused_at_once(client: httpx.Client, method: str, path: str) -> None:
@@ -425,7 +330,7 @@ def test_error_is_answered_without_details_when_nobody_foresaw_it(
     def fail(*_: object) -> None:
         raise ZeroDivisionError("inner secret")
 
-    monkeypatch.setattr(store.runs, "get", fail)
+    monkeypatch.setattr(store.runs, "get_with_data", fail)
     status, code, message = refusal(client.get(API + "/runs/get", params={"run_id": "x"}))
     assert (status, code) == (500, "INTERNAL_ERROR")
     assert "secret" not in message
@@ -531,7 +436,7 @@ def test_attempt_sees_its_own_experiment_under_any_name(client: httpx.Client, at
     assert by_name["name"] == store.experiments.get(attempt.experiment_id).name
     assert post(client, "/experiments/create", attempt.headers, name="y")["experiment_id"] == attempt.experiment_id
     assert pairs(get(client, "/runs/get", run_id=attempt.run_id)["run"]["data"]["tags"])["sweep.askedExperiment"] == "y"
-    assert {"x", "y"}.isdisjoint(each.name for each in store.experiments.list())
+    assert {"x", "y"}.isdisjoint(each.name for each in store.experiments.search()[0])
 
 
 def test_token_dies_with_its_attempt(client: httpx.Client, attempt: Attempt, store: Store) -> None:
@@ -548,108 +453,6 @@ def test_token_is_refused_when_it_is_made_up(client: httpx.Client, attempt: Atte
     """What claims to be an attempt's token and is not is nobody's, never anybody's."""
     headers = {"Authorization": f"Bearer {token.format(run=attempt.run_id)}"}
     assert refusal(client.get(API + "/runs/get", params={"run_id": attempt.run_id}, headers=headers))[:2] == (401, "UNAUTHENTICATED")
-
-
-def folder_of(client: httpx.Client, run_id: str) -> str:
-    """A run's folder below the proxy's address."""
-    uri: str = get(client, "/runs/get", run_id=run_id)["run"]["info"]["artifact_uri"]
-    return f"{FILES}/{uri.removeprefix('mlflow-artifacts:/')}"
-
-
-def test_artifact_round_trip(client: httpx.Client) -> None:
-    """A file comes back as it was sent, for download only, and is listed by both listings."""
-    run_id = new_run(client)
-    folder = folder_of(client, run_id)
-    content = bytes(range(256)) * 300
-    assert client.put(f"{folder}/plots/loss é.html", content=content, headers={"Content-Type": "text/html"}).status_code == 200
-    response = client.get(f"{folder}/plots/loss é.html")
-    assert response.content == content
-    assert response.headers["X-Content-Type-Options"] == "nosniff"
-    assert response.headers["Content-Disposition"] == "attachment; filename*=UTF-8''loss%20%C3%A9.html"
-    assert response.headers["Content-Length"] == str(len(content))
-    expected = {"path": "plots/loss é.html", "is_dir": False, "file_size": len(content)}
-    listed = get(client, "/artifacts/list", run_id=run_id, path="plots")
-    assert listed == {"root_uri": f"mlflow-artifacts:/0/{run_id}/artifacts", "files": [expected]}
-    assert get(client, "/artifacts/list", run_id=run_id)["files"] == [{"path": "plots", "is_dir": True}]
-    proxied = client.get(FILES, params={"path": f"0/{run_id}/artifacts/plots"}).json()
-    assert proxied == {"files": [{**expected, "path": "loss é.html"}]}
-
-
-def test_artifact_is_replaced_by_a_later_one(client: httpx.Client) -> None:
-    """The newest upload under a name is the one that is there."""
-    folder = folder_of(client, new_run(client))
-    for content in (b"first", b"second"):
-        client.put(f"{folder}/a.txt", content=content)
-    assert client.get(f"{folder}/a.txt").content == b"second"
-
-
-def test_artifact_get_answers_not_found_when_there_is_none(client: httpx.Client) -> None:
-    """Absent files and folders are no files."""
-    folder = folder_of(client, new_run(client))
-    client.put(f"{folder}/sub/a.txt", content=b"x")
-    for path in ("absent", "sub", "sub/a.txt/b"):
-        assert refusal(client.get(f"{folder}/{path}"))[:2] == (404, "RESOURCE_DOES_NOT_EXIST")
-
-
-def test_artifact_is_refused_when_it_is_too_large(client: httpx.Client) -> None:
-    """Over the limit nothing stays, whether the client tells the size or not."""
-    run_id = new_run(client)
-    folder = folder_of(client, run_id)
-    content = b"x" * (UPLOAD_MAX_BYTES + 1)
-    pieces = (content[start : start + 1000] for start in range(0, len(content), 1000))
-    assert refusal(client.put(f"{folder}/told", content=content))[0] == 413
-    assert refusal(client.put(f"{folder}/untold", content=pieces))[0] == 413
-    assert get(client, "/artifacts/list", run_id=run_id)["files"] == []
-
-
-@pytest.mark.parametrize("name", ["..%2f..%2fetc", "%2e%2e/%2e%2e/x", "%252e%252e/x", "a%5cb", "a%00b", "a%23b", "a%3bb"])
-@pytest.mark.parametrize("method", ["GET", "PUT"])
-def test_artifact_path_is_refused_when_it_could_leave_the_folder(client: httpx.Client, name: str, method: str) -> None:
-    """However often it is encoded."""
-    folder = folder_of(client, new_run(client))
-    assert refusal(client.request(method, f"{folder}/{name}", content=b"x"))[:2] == (400, "INVALID_PARAMETER_VALUE")
-
-
-@pytest.mark.parametrize("path", ["", "/etc/passwd", "snapshots/x", "0", ".uploads/x", "1/{run}/artifacts/a", "0/absent/artifacts/a", "0/{run}/a"])
-def test_artifact_is_refused_when_it_is_below_no_run(client: httpx.Client, path: str) -> None:
-    """Only a run's own folder, in its own experiment, takes files."""
-    response = client.put(f"{FILES}/{path.format(run=new_run(client))}", content=b"x")
-    assert response.status_code in {400, 404}
-    assert refusal(response)[1] in {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"}
-
-
-def test_artifact_listing_is_refused_outside_runs(client: httpx.Client) -> None:
-    """The store's root, where snapshots lie too, is nobody's to list."""
-    for path in ("", "0", "snapshots", "0/../snapshots"):
-        assert refusal(client.get(FILES, params={"path": path}))[0] == 400
-
-
-def test_artifact_of_a_managed_run_needs_its_attempt(client: httpx.Client, attempt: Attempt) -> None:
-    """Own run and descendants take the attempt's files; others' and nobody's are refused (I3)."""
-    own, child = folder_of(client, attempt.run_id), folder_of(client, new_run(client, attempt.headers))
-    stranger = folder_of(client, new_run(client))
-    assert refusal(client.put(f"{own}/a", content=b"x"))[:2] == (403, "PERMISSION_DENIED")
-    assert refusal(client.put(f"{stranger}/a", content=b"x", headers=attempt.headers))[:2] == (403, "PERMISSION_DENIED")
-    for folder in (own, child):
-        assert client.put(f"{folder}/a", content=b"x", headers=attempt.headers).status_code == 200
-
-
-def test_artifact_does_not_appear_when_its_attempt_ends_meanwhile(client: httpx.Client, attempt: Attempt, store: Store) -> None:
-    """An upload that outlives its attempt is refused at its end (I3)."""
-    folder = folder_of(client, attempt.run_id)
-
-    def pieces() -> Iterator[bytes]:
-        yield b"begin"
-        end_attempt(store, attempt)
-        yield b"end"
-
-    assert refusal(client.put(f"{folder}/late", content=pieces(), headers=attempt.headers))[:2] == (401, "UNAUTHENTICATED")
-    assert get(client, "/artifacts/list", run_id=attempt.run_id)["files"] == []
-
-
-def test_logged_models_are_none(client: httpx.Client) -> None:
-    """3.x clients ask for them before they list a folder of a run, and fail on a 404."""
-    assert post(client, "/logged-models/search", experiment_ids=["0"], filter="name = 'x'") == {"models": []}
 
 
 def test_metric_latest_is_the_largest_step(client: httpx.Client) -> None:

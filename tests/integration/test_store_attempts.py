@@ -13,7 +13,8 @@ from tracking.queries import attempts as attempt_sql
 from tracking.records import ClaimedRun, Launch, LogChunk, MetricPoint, Outcome
 from tracking.states import SweepEvent
 from tracking.store import Fence, Store
-from tracking.store.attempts import FinishAnswer
+from tracking.store.attempts import FinishAnswer, hold_fence
+from tracking.store.metrics import Append, by_key
 from tracking.store.queue import Placed
 
 
@@ -504,7 +505,7 @@ def test_token_with_a_wrong_secret_is_refused(hands: Hands) -> None:
 POINT = [MetricPoint("loss", 1.0)]
 WRITES: dict[str, Any] = {
     "metrics": lambda store, run_id, fence: store.metrics.log(run_id, POINT, fence),
-    "batch": lambda store, run_id, fence: store.metrics.log_batch(run_id, POINT, {"p": "1"}, {"t": "1"}, fence),
+    "batch": lambda store, run_id, fence: store.metrics.log_batch(Append(run_id, by_key(POINT), fence), {"p": "1"}, {"t": "1"}),
     "params": lambda store, run_id, fence: store.runs.log_params(run_id, {"p": "1"}, fence),
     "tags": lambda store, run_id, fence: store.runs.set_tags(run_id, {"t": "1"}, fence),
     "status": lambda store, run_id, fence: store.runs.update(run_id, status="FINISHED", fence=fence),
@@ -605,7 +606,7 @@ def test_fence_holds_the_outcome_back_until_a_write_is_done(hands: Hands) -> Non
     held = hands.start(hands.sweep())
     with ThreadPoolExecutor(1) as pool:
         with hands.store.database.transaction() as tx:
-            assert tx.one(attempt_sql.FENCE, {"run_id": held.run_id, "attempt": 1}) is not None
+            hold_fence(tx, Fence(held.run_id, 1))
             finishing = pool.submit(hands.finish, held)
             hands.wait_for_blocked()
             assert not finishing.done()
@@ -615,7 +616,7 @@ def test_fence_holds_the_outcome_back_until_a_write_is_done(hands: Hands) -> Non
 
 def _written(hands: Hands, run_id: str) -> list[Any]:
     statement = """
-        SELECT (SELECT count(*) FROM metric_points WHERE run_id = %(id)s), (SELECT count(*) FROM params WHERE run_id = %(id)s),
+        SELECT (SELECT count(*) FROM audit_points WHERE run_id = %(id)s), (SELECT count(*) FROM params WHERE run_id = %(id)s),
                (SELECT count(*) FROM tags WHERE run_id = %(id)s), (SELECT count(*) FROM runs WHERE opener_run_id = %(id)s)
     """
     return [tuple(row) for row in hands.sql(statement, id=run_id)]

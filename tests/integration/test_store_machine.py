@@ -24,7 +24,7 @@ from tracking.errors import NotAllowed, NotNow
 from tracking.ids import new_secret, new_uuid, token_hash
 from tracking.records import ClaimedRun, MetricPoint, NewTrial, Outcome, Retry, SessionInfo
 from tracking.settings import Settings
-from tracking.snapshots import SnapshotStore
+from tracking.snapshot_store import SnapshotStore
 from tracking.states import ATTEMPT_MOVES, FINAL_RUN_STATES, FINAL_TRIAL_STATES, MACHINERY_CAUSES, RUN_MOVES, SWEEP_MOVES, TRIAL_MOVES, SweepEvent
 from tracking.store import Fence
 from tracking.store.attempts import FinishAnswer

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.support.record import Hands
 from tracking.errors import InvalidValue, NotFound
 from tracking.records import MetricPoint
-from tracking.store.metrics import _COPY_FROM
+from tracking.store.metrics import _COPY_FROM, Append
 
 NAN, INF = float("nan"), float("inf")
 N_COPIED = _COPY_FROM + 4
@@ -163,7 +163,7 @@ def test_metrics_batch_is_all_or_nothing(hands: Hands) -> None:
     run_id = external(hands)
     hands.store.runs.log_params(run_id, {"lr": "1"})
     with pytest.raises(InvalidValue, match="Changing param values"):
-        hands.store.metrics.log_batch(run_id, [MetricPoint("m", 1.0)], {"lr": "2"}, {"t": "1"})
+        hands.store.metrics.log_batch(Append(run_id, {"m": [(0, 0, 1.0)]}), {"lr": "2"}, {"t": "1"})
     data = hands.store.runs.data(run_id)
     assert (data.metrics, data.params, "t" in data.tags) == ((), {"lr": "1"}, False)
 

@@ -402,6 +402,21 @@ def test_extend_leaves_a_paused_sweep_paused(hands: Hands) -> None:
     assert [(e.from_state, e.to_state) for e in hands.store.sweeps.events(paused.sweep_id) if e.event == "extend"] == [(None, None)]
 
 
+def test_extend_and_retry_are_refused_in_a_deleted_experiment(hands: Hands) -> None:
+    """Its trials would have nowhere to be; once it is restored they go on."""
+    sweep = hands.sweep(experiment=new_uuid())
+    hands.conclude(sweep, n0=1.0)
+    assert finish(hands, sweep)
+    finished = hands.store.sweeps.get(sweep.sweep_id)
+    hands.store.experiments.delete(sweep.experiment_id)
+    with pytest.raises(InvalidValue, match="must be in the 'active' state"):
+        hands.store.sweeps.extend(finished, {}, "")
+    with pytest.raises(InvalidValue, match="must be in the 'active' state"):
+        hands.store.sweeps.retry(finished)
+    hands.store.experiments.restore(sweep.experiment_id)
+    assert hands.store.sweeps.extend(finished, {}, "").state == "active"
+
+
 def test_extend_upon_an_old_view_is_refused(hands: Hands) -> None:
     """Two people at once: the second looks again."""
     sweep = hands.sweep()

@@ -22,7 +22,7 @@ from tracking.errors import NotFound
 from tracking.ids import new_uuid
 from tracking.records import Launch, Resources, Retry, SessionInfo, Sweep
 from tracking.settings import Settings
-from tracking.snapshots import SnapshotStore
+from tracking.snapshot_store import SnapshotStore
 from tracking.store import Store
 
 PAUSE, RESUME, STOP, CANCEL = "pause", "resume", "stop", "cancel"
@@ -34,7 +34,7 @@ class Asker:
     def __init__(self, hands: Hands, folder: Path) -> None:
         self.hands = hands
         self.settings = Settings(home=folder, infra_retries=1, broker_url="none")
-        self.services = Services(hands.store, SnapshotStore(folder), ArtifactStore(folder), self.settings)
+        self.services = Services(hands.store, SnapshotStore(ArtifactStore(folder)), ArtifactStore(folder), self.settings)
         self.queue = f"q-{new_uuid()[:8]}"
 
     def why(self, ref: str) -> WhyAnswer:

@@ -93,6 +93,7 @@ ADVICE: Final[Mapping[str, str]] = {
     "NotFound": "Check the name: `sweep ls`, `sweep trials`, `sweep models ls`, `sweep worker ls`.",
     "AlreadyExists": "Choose another name, or use what is there.",
     "InvalidValue": "Correct the field that is named.",
+    "InvalidFilter": "Correct it at the position that is named; [searching](searching.md) has the grammar.",
     "NotAllowed": "An attempt that was given to another worker may write no more: let it end. Other callers write to runs of their own.",
     "Unauthenticated": "Its attempt is over: open a run of your own, without `MLFLOW_TRACKING_TOKEN` of a trial.",
     "NotNow": "The message says what state it is in; `sweep status` shows what can follow.",
@@ -102,6 +103,7 @@ ADVICE: Final[Mapping[str, str]] = {
     "Contradiction": "Read the object again and decide anew.",
     "EmbeddedError": "The message ends with Postgres's own words; `sweep doctor` checks the rest. Or name a Postgres of yours by `SWEEP_DATABASE_URL`.",
     "EndpointNotFound": "Use another call: [README](../README.md#a-cluster) tells which part of MLflow's protocol is served.",
+    "NotSupported": "Send or read the file through this server, as clients do by themselves.",
     "NotLeader": "Nothing: this scheduler stands by.",
     "SchedulerError": "The message says what is missing; start `sweep scheduler` again once that is mended.",
     "ServerError": "The message and hint are the server's own. With INTERNAL_ERROR, look at its log: that is a fault of ours.",
@@ -121,7 +123,14 @@ CODES: Final[Mapping[str, tuple[str, str]]] = {
     "RESOURCE_EXHAUSTED": ("507", "The disk of artifacts and snapshots is full."),
     "INVALID_PARAMETER_VALUE": ("400, 413", "A value, or the size of the whole, is not acceptable. The message names the field or the limit."),
     "UNAUTHENTICATED": ("401", "The token is that of an attempt that is over."),
-    "PERMISSION_DENIED": ("403", "The caller may not do this; an attempt's token may write its own run, and only while the attempt is the current one."),
+    "NOT_IMPLEMENTED": ("501", "The place of artifacts does not offer that: multipart uploads and signed URLs are S3's."),
+    "PERMISSION_DENIED": (
+        "403",
+        (
+            "The caller may not do this; an attempt's token may write its own run, and only while the attempt is the current one. Or the place of artifacts"
+            " does not let the server in."
+        ),
+    ),
     "RESOURCE_DOES_NOT_EXIST": ("404", "There is no such experiment, run, sweep, trial, model, worker or artifact."),
     "ENDPOINT_NOT_FOUND": ("404, 405", "This path or method is not served."),
     "RESOURCE_ALREADY_EXISTS": ("400", "The name is taken."),
@@ -130,7 +139,7 @@ CODES: Final[Mapping[str, tuple[str, str]]] = {
     "INTERNAL_ERROR": ("500", "A fault of ours. The server's log has the traceback; the answer has nothing of it."),
     "TEMPORARILY_UNAVAILABLE": (
         "503",
-        "The database is away, its schema does not fit, or the server's machine is out of something. `Retry-After` says when to ask again.",
+        "The database or the place of artifacts is away, the schema does not fit, or the server's machine is out of something. `Retry-After` says when.",
     ),
 }
 """HTTP statuses, and what is meant."""

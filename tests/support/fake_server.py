@@ -3,6 +3,7 @@
 import json
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qs
 
 RUN_ID = "ab" * 16
 
@@ -103,6 +104,7 @@ class FakeServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.answers: dict[str, tuple[int, Any]] = {}
         self.asked: list[str] = []
+        self.queries: list[dict[str, list[str]]] = []
         self.bodies: list[Any] = []
 
     @property
@@ -125,6 +127,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.bodies.append(json.loads(sent))
         request = f"{self.command} {self.path.partition('?')[0].removeprefix('/api/v1')}"
         self.server.asked.append(request)
+        self.server.queries.append(parse_qs(self.path.partition("?")[2]))
         missing = {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": f"nothing at {request}", "hint": "look elsewhere"}
         status, answer = self.server.answers.get(request, (404, missing))
         if isinstance(answer, list):

@@ -15,6 +15,7 @@ from tests.support.command_page import render_commands
 from tests.support.error_page import CAUSES, render_errors
 from tests.support.file_page import render_file_reference
 from tests.support.markdown import table
+from tests.support.mlflow_differences import render as render_mlflow_differences
 from tests.support.pages import DOCS
 from tracking import states
 from tracking.records import Retry
@@ -107,6 +108,7 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "errors.md": render_errors,
     "sweep-file-reference.md": render_file_reference,
     "commands.md": render_commands,
+    "mlflow-differences.md": render_mlflow_differences,
 }
 
 

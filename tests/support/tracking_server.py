@@ -23,6 +23,7 @@ class FakeServer:
     answer: Answer = field(default=lambda *_: (200, {}))
     gate: threading.Event = field(default_factory=threading.Event)
     arrived: threading.Event = field(default_factory=threading.Event)
+    artifact_uri: str = "mlflow-artifacts:/7/r1/artifacts"
 
     def take(self, handler: BaseHTTPRequestHandler) -> tuple[int, dict[str, Any]]:
         """Note one request and decide its answer."""
@@ -39,7 +40,7 @@ class FakeServer:
         elif handler.command == "PUT":
             self.files[handler.path] = content
         elif handler.command == "GET":
-            answer = {"run": {"info": {"artifact_uri": "mlflow-artifacts:/7/r1/artifacts"}}}
+            answer = {"run": {"info": {"artifact_uri": self.artifact_uri}}}
         return status, answer
 
     @property

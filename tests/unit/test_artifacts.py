@@ -1,22 +1,20 @@
 """Artifacts: which paths are taken, and files that appear whole or not at all."""
 
 import os
+import sys
 from pathlib import Path
+from typing import cast
 
 import pytest
+from fsspec.registry import _registry
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracking.artifacts import ArtifactInfo, ArtifactStore, Location, parse_location, run_uri, safe_path
-from tracking.errors import InvalidValue, NoRoom, NotFound, TooLarge
+from tracking.artifacts import ArtifactStore, Location, parse_location, run_uri, safe_path
+from tracking.errors import InvalidValue, NoRoom, SettingError
+from tracking.uploads import LocalHalf
 
 MAX_BYTES = 1000
-
-
-@pytest.fixture(params=["folder", "memory"])
-def artifacts(request: pytest.FixtureRequest, tmp_path: Path) -> ArtifactStore:
-    """A store in a folder, and one of fsspec's others."""
-    return ArtifactStore(tmp_path / "store" if request.param == "folder" else f"memory://{tmp_path}")
 
 
 @pytest.fixture
@@ -34,11 +32,8 @@ def put(artifacts: ArtifactStore, path: str, content: bytes) -> None:
 
 def content_of(artifacts: ArtifactStore, path: str) -> bytes:
     """Read one file."""
-    file, size_bytes = artifacts.open(path)
-    with file:
-        content = file.read()
-    assert len(content) == size_bytes
-    return content
+    with artifacts.open(path).content as file:
+        return file.read()
 
 
 @pytest.mark.parametrize(
@@ -120,67 +115,19 @@ def test_run_uri_is_one_that_clients_resolve_by_their_tracking_uri() -> None:
     assert run_uri("1", "abc") == "mlflow-artifacts:/1/abc/artifacts"
 
 
-def test_store_lists_and_reads_what_was_put(artifacts: ArtifactStore) -> None:
-    """Folders come without a size; a file or nothing lists as empty."""
-    put(artifacts, "1/r/artifacts/b/c.txt", b"hello")
-    put(artifacts, "1/r/artifacts/a.txt", b"")
-    assert artifacts.list("1/r/artifacts") == (ArtifactInfo("a.txt", False, 0), ArtifactInfo("b", True, None))
-    assert artifacts.list("1/r/artifacts/b") == (ArtifactInfo("c.txt", False, 5),)
-    assert artifacts.list("1/r/artifacts/a.txt") == artifacts.list("absent") == ()
-    assert content_of(artifacts, "1/r/artifacts/b/c.txt") == b"hello"
-
-
-def test_store_replaces_a_file(artifacts: ArtifactStore) -> None:
-    """The later one is there."""
-    put(artifacts, "a", b"first")
-    put(artifacts, "a", b"second")
-    assert content_of(artifacts, "a") == b"second"
-
-
-@pytest.mark.parametrize("path", ["absent", "folder", "folder/a/below"])
-def test_store_answers_not_found_when_there_is_no_file(artifacts: ArtifactStore, path: str) -> None:
-    """Folders and what would lie below a file are no files."""
-    put(artifacts, "folder/a", b"x")
-    with pytest.raises(NotFound):
-        artifacts.open(path)
-
-
-def test_store_deletes_files_and_folders(artifacts: ArtifactStore) -> None:
-    """Once or twice; but never everything."""
-    put(artifacts, "f/a", b"x")
-    put(artifacts, "f/b/c", b"x")
-    artifacts.delete("f/a")
-    assert [info.path for info in artifacts.list("f")] == ["b"]
-    artifacts.delete("f")
-    artifacts.delete("f")
-    assert artifacts.list("f") == ()
-    with pytest.raises(InvalidValue):
-        artifacts.delete("")
-
-
-def test_upload_leaves_nothing_when_it_is_not_committed(local: ArtifactStore, tmp_path: Path) -> None:
-    """An upload that breaks off is neither under its name nor anywhere else."""
-    put(local, "a", b"before")
-    with local.upload("a", max_bytes=MAX_BYTES) as upload:
-        upload.write(b"half")
-    assert content_of(local, "a") == b"before"
-    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["a"]
-
-
-def test_upload_is_refused_when_it_is_too_large(local: ArtifactStore, tmp_path: Path) -> None:
-    """At the first piece over the limit, and it leaves nothing."""
-    with local.upload("a", max_bytes=MAX_BYTES) as upload:
-        upload.write(b"x" * MAX_BYTES)
-        with pytest.raises(TooLarge, match="1000 bytes"):
-            upload.write(b"x")
-    assert not any(path.is_file() for path in tmp_path.rglob("*"))
+def test_download_goes_on_with_the_file_that_it_began(local: ArtifactStore) -> None:
+    """A file that is replaced meanwhile is never some of both."""
+    put(local, "a", b"first")
+    with local.open("a").content as file:
+        put(local, "a", b"other")
+        assert file.read() == b"first"
 
 
 def test_upload_says_that_the_disk_is_full_and_leaves_nothing(local: ArtifactStore, tmp_path: Path) -> None:
     """Not a fault of ours, and not one that goes by trying again."""
     upload = local.upload("a", max_bytes=1 << 30)
     with upload, open("/dev/full", "wb") as full:  # noqa: PTH123 -- a device
-        os.dup2(full.fileno(), upload._file.fileno())
+        os.dup2(full.fileno(), cast(LocalHalf, upload._half).file.fileno())
         with pytest.raises(NoRoom):
             upload.write(b"x" * (1 << 20))
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
@@ -195,29 +142,67 @@ def test_store_tidies_what_a_killed_server_left(local: ArtifactStore, tmp_path: 
         os.utime(half, (0, 0))
         local.tidy()
         assert not half.exists()
-        half.touch()  # for the upload to discard
-
-
-@pytest.mark.parametrize("path", ["folder", "folder/a/below", "", ".uploads/x", "../x"])
-def test_upload_is_refused_when_its_path_is_taken_or_reserved(local: ArtifactStore, path: str) -> None:
-    """A folder stays a folder and a file a file; where uploads wait is nobody's."""
-    put(local, "folder/a", b"x")
-    with pytest.raises(InvalidValue):
-        local.upload(path, max_bytes=MAX_BYTES)
-    assert content_of(local, "folder/a") == b"x"
 
 
 def test_store_follows_no_link_out_of_its_folder(local: ArtifactStore, tmp_path: Path) -> None:
-    """A link that somebody planted reads, lists, writes and deletes nothing outside."""
+    """A link that somebody planted reads, lists, writes and deletes nothing, wherever it leads."""
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "secret").write_text("s")
     put(local, "f/a", b"x")
     (tmp_path / "store" / "f" / "link").symlink_to(outside)
     for refused in (local.open, local.list, local.delete):
-        with pytest.raises(InvalidValue, match="leads out"):
+        with pytest.raises(InvalidValue, match="through a link"):
             refused("f/link/secret")
-    with pytest.raises(InvalidValue, match="leads out"):
+    with pytest.raises(InvalidValue, match="through a link"):
         local.upload("f/link/new", max_bytes=MAX_BYTES)
     assert [info.path for info in local.list("f")] == ["a"]
     assert (outside / "secret").read_text() == "s"
+
+
+def test_store_follows_no_link_within_its_folder(local: ArtifactStore, tmp_path: Path) -> None:
+    """What is another run's is not reached by this run's name."""
+    put(local, "1/a/artifacts/x", b"a")
+    (tmp_path / "store" / "1" / "b").symlink_to(tmp_path / "store" / "1" / "a")
+    for refused in (local.open, local.list, local.delete):
+        with pytest.raises(InvalidValue, match="through a link"):
+            refused("1/b/artifacts/x")
+    assert content_of(local, "1/a/artifacts/x") == b"a"
+
+
+def test_store_deletes_a_link_but_not_what_it_leads_to(local: ArtifactStore, tmp_path: Path) -> None:
+    """A folder goes with the links that it holds."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept").write_text("k")
+    put(local, "f/a", b"x")
+    (tmp_path / "store" / "f" / "link").symlink_to(outside)
+    local.delete("f")
+    assert not (tmp_path / "store" / "f").exists()
+    assert (outside / "kept").read_text() == "k"
+
+
+def test_store_tells_what_is_wrong_with_its_folder(tmp_path: Path) -> None:
+    """Nothing, while it can be made; a file in its place can't be a folder."""
+    assert ArtifactStore(tmp_path / "not" / "yet").problem() == ""
+    (tmp_path / "file").touch()
+    assert "is not a folder" in ArtifactStore(tmp_path / "file").problem()
+
+
+@pytest.mark.parametrize("root, told", [("gs://bucket", "gcsfs"), ("nowhere://x", "nowhere")])
+def test_store_names_the_package_that_is_missing(monkeypatch: pytest.MonkeyPatch, root: str, told: str) -> None:
+    """Or the scheme that nobody knows; said when the server starts."""
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(SettingError, match=told) as refusal:
+        ArtifactStore(root)
+    assert root in refusal.value.message
+
+
+def test_store_names_our_extra_when_s3fs_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that is tested."""
+    for scheme in ("s3", "s3a"):
+        monkeypatch.delitem(_registry, scheme, raising=False)
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(SettingError) as refusal:
+        ArtifactStore("s3://bucket/prefix")
+    assert "sweep-runner[s3]" in refusal.value.hint

@@ -58,6 +58,29 @@ def test_cli_best_gives_nested_parameters_as_the_script_got_them(server: FakeSer
     assert words == list(build_argv(config, params))[-2:]
 
 
+def test_cli_best_and_trials_ask_for_those_that_meet_a_filter(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """The filter travels as it is written; that nothing meets it is said."""
+    server.says("GET /sweeps/@latest/best", NO_BEST)
+    server.says("GET /sweeps/@latest/trials", BEST | {"trials": []})
+    assert main(["best", "--where", "params.lr < 0.1"]) == 6
+    assert "that meets the filter" in capsys.readouterr().err
+    assert main(["trials", "--where", "params.lr < 0.1"]) == 0
+    assert "No trials that meet the filter" in capsys.readouterr().err
+    assert [query["where"] for query in server.queries] == [["params.lr < 0.1"]] * 2
+
+
+@pytest.mark.parametrize("command", ["best", "trials"])
+def test_cli_where_is_refused_with_a_caret(server: FakeServer, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    """Nobody is asked; the line below the filter points at what is wrong, also in a long one."""
+    assert main([command, "--where", "metrics.a > 'x'"]) == 2
+    assert capsys.readouterr().err.splitlines()[1:] == ["  metrics.a > 'x'", "              ^"]
+    assert main([command, "--where", "metrics.a > 1 AND\n" * 50 + "params.b =" + " AND metrics.a > 1" * 50]) == 2
+    _, shown, caret = capsys.readouterr().err.splitlines()
+    assert shown[caret.index("^") :].startswith("AND metrics.a")
+    assert len(shown) < 90
+    assert server.queries == []
+
+
 def test_cli_best_exits_6_without_a_best(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     """No finished trial yet is an answer, not an error; the status tells."""
     server.says("GET /sweeps/@latest/best", NO_BEST)

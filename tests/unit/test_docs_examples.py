@@ -23,7 +23,7 @@ PAGES: Final = pages()
 BLOCKS: Final = [block for page in PAGES for block in blocks(page)]
 YAML_BLOCKS: Final = [block for block in BLOCKS if block.language == "yaml"]
 LINK: Final = r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)"
-FOR_TESTS: Final = {"SWEEP_BROKEN", "SWEEP_TEST_BROKEN", "SWEEP_TEST_SEED"}
+FOR_TESTS: Final = {"SWEEP_BENCH_FILTERED", "SWEEP_BENCH_RUNS", "SWEEP_BROKEN", "SWEEP_TEST_BROKEN", "SWEEP_TEST_SEED"}
 # What a part of a sweep file needs beside it, to be a whole one.
 WHOLE: Final = {"method": "random", "program": "train.py", "parameters": {"x": {"min": 0.0, "max": 1.0}}}
 

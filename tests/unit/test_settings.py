@@ -75,8 +75,8 @@ def test_settings_refuse_times_that_contradict_each_other(environ: dict[str, str
 
 def test_settings_keep_artifacts_under_home_unless_told_otherwise(tmp_path: Path) -> None:
     """`artifact_root` wins over `home/artifacts`."""
-    assert Settings(home=tmp_path).artifact_folder == tmp_path / "artifacts"
-    assert Settings(home=tmp_path, artifact_root="/data").artifact_folder == Path("/data")
+    assert Settings(home=tmp_path).artifact_place == str(tmp_path / "artifacts")
+    assert Settings(home=tmp_path, artifact_root="/data").artifact_place == "/data"
 
 
 def test_settings_are_no_local_cluster_when_a_database_is_given() -> None:

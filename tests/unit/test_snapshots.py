@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from tracking.artifacts import ArtifactStore
 from tracking.errors import InvalidValue, TooLarge
-from tracking.snapshots import Snapshot, SnapshotStore, pack, unpack
+from tracking.snapshot_store import SnapshotStore
+from tracking.snapshots import Snapshot, pack, unpack
 
 MAX_BYTES = 1 << 20
 
@@ -317,19 +319,20 @@ def snapshot(project: Path) -> Snapshot:
 
 def test_store_keeps_an_archive_under_its_digest(snapshot: Snapshot, tmp_path: Path) -> None:
     """From a file or from pieces, and once more without harm."""
-    store = SnapshotStore(tmp_path / "store")
+    store = SnapshotStore(ArtifactStore(tmp_path / "store"))
     assert not store.has(snapshot.digest)
     with snapshot.archive.open("rb") as file:
         assert store.put(snapshot.digest, file) == snapshot.size_bytes
     content = snapshot.archive.read_bytes()
     assert store.put(snapshot.digest, iter([content[:10], content[10:]])) == snapshot.size_bytes
     assert store.has(snapshot.digest)
-    assert store.path(snapshot.digest).read_bytes() == content
+    with store.open(snapshot.digest).content as kept:
+        assert kept.read() == content
 
 
 def test_store_refuses_bytes_of_another_digest(snapshot: Snapshot, tmp_path: Path) -> None:
     """What is stored under a digest is what the digest says; nothing stays of what was refused."""
-    store = SnapshotStore(tmp_path / "store")
+    store = SnapshotStore(ArtifactStore(tmp_path / "store"))
     with pytest.raises(InvalidValue, match="have digest"):
         store.put(snapshot.digest, [b"something else"])
     with pytest.raises(TooLarge, match="over 10 bytes"):
@@ -344,7 +347,7 @@ def test_store_keeps_nothing_when_the_sender_breaks_off(snapshot: Snapshot, tmp_
         yield b"half"
         raise ConnectionResetError
 
-    store = SnapshotStore(tmp_path / "store")
+    store = SnapshotStore(ArtifactStore(tmp_path / "store"))
     with pytest.raises(ConnectionResetError):
         store.put(snapshot.digest, pieces())
     assert not any(path.is_file() for path in (tmp_path / "store").rglob("*"))
@@ -354,4 +357,4 @@ def test_store_keeps_nothing_when_the_sender_breaks_off(snapshot: Snapshot, tmp_
 def test_store_takes_only_digests_for_names(tmp_path: Path, digest: str) -> None:
     """A digest becomes a file name, so it is nothing but hex digits."""
     with pytest.raises(InvalidValue, match="no SHA-256"):
-        SnapshotStore(tmp_path).has(digest)
+        SnapshotStore(ArtifactStore(tmp_path)).has(digest)

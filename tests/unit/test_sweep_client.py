@@ -314,6 +314,17 @@ def test_artifact_that_is_refused_is_told_and_breaks_nothing(
     assert "over the limit (413)" in told
 
 
+def test_artifact_that_is_kept_elsewhere_is_told_and_not_sent(
+    client: ModuleType, server: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An experiment with a store of its own: the server does not open that, nor does this client."""
+    server.artifact_uri = "s3://bucket/root/r1/artifacts"
+    (tmp_path / "a").write_bytes(b"x")
+    assert not client.log_artifact(tmp_path / "a")
+    assert "s3://bucket/root/r1/artifacts" in capsys.readouterr().err
+    assert server.files == {}
+
+
 def test_params_come_from_the_environment_or_a_file(client: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With their types; many parameters do not fit into the environment."""
     monkeypatch.setenv("SWEEP_PARAMS", '{"lr": 0.1, "layers": [1, 2]}')

@@ -334,7 +334,10 @@ class _Logger:
         try:
             if not self._artifact_root:
                 answer = _patiently(lambda: server.call("GET", "/api/2.0/mlflow/runs/get?run_id=" + self._run, None, {}))
-                self._artifact_root = json.loads(answer.decode())["run"]["info"]["artifact_uri"].partition(":")[2].strip("/")
+                uri = json.loads(answer.decode())["run"]["info"]["artifact_uri"]
+                if not uri.startswith("mlflow-artifacts:"):
+                    raise ValueError("this run's artifacts are kept at " + uri + ", which needs a client of that store")
+                self._artifact_root = uri.partition(":")[2].strip("/")
             parts = [self._artifact_root, artifact_path.strip("/"), os.path.basename(path)]
             target = "/api/2.0/mlflow-artifacts/artifacts/" + quote("/".join(part for part in parts if part))
             with open(path, "rb") as file:

@@ -3,10 +3,11 @@
 Handlers are plain functions that call the store; they run in threads, and the event loop only moves bytes.
 """
 
+import inspect
 import re
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, cast, get_args
 
 import msgspec
 from starlette.concurrency import run_in_threadpool
@@ -15,10 +16,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tracking.artifacts import ArtifactStore
-from tracking.errors import InvalidValue, TooLarge
+from tracking.errors import InvalidValue, NotAllowed, TooLarge
 from tracking.mlflow_api.errors import EndpointNotFound, error_response
+from tracking.mlflow_api.grouping import Grouping
+from tracking.mlflow_api.requests import read_again
+from tracking.records import Run
 from tracking.settings import Settings
 from tracking.store import Fence, Store
+from tracking.store.metrics import Append
+from tracking.store.runs import NewRun
 
 READ: Final = "read"
 ATTEMPT: Final = "attempt"
@@ -27,13 +33,30 @@ ATTEMPT: Final = "attempt"
 BODY_MAX_BYTES: Final = 16 * 1024 * 1024
 DRAIN_MAX_BYTES: Final = 64 * 1024 * 1024
 
+_KNOWN_MAX: Final = 10_000
+
 _ALL_METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 _ATTEMPT_PREFIX: Final = "sat_"
-_LISTS: Final = frozenset({"experiment_ids", "order_by"})
 # Postgres stores no NUL. In JSON it can only stand escaped, after an even number of backslashes.
 _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 Respond = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """What many clients write at once."""
+
+    appends: Grouping[Append, None]
+    creations: Grouping[NewRun, Run]
+
+    @classmethod
+    def over(cls, store: Store) -> "Groups":
+        """Over connections of their own: a flood of points never waits for searches, nor they for it."""
+        return cls(
+            Grouping(store.ingest.metrics.append, lambda append: sum(map(len, append.points.values()))),
+            Grouping(store.ingest.runs.create_many, lambda run: 1 + len(run.tags)),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +66,9 @@ class Services:
     store: Store
     artifacts: ArtifactStore
     settings: Settings
+    groups: Groups
+    known: dict[str, Fence] = field(default_factory=dict)
+    """Attempts' tokens that were seen to be right, of writers that write often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +77,7 @@ class Caller:
 
     store: Store
     artifacts: ArtifactStore
+    groups: Groups
     fence: Fence | None
 
     def is_trial(self, run_id: str) -> bool:
@@ -60,13 +87,19 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One line of the protocol: a GET's query or a POST's body, read as `shape`, answered by `handler`."""
+    """One line of the protocol: a query (of GET and DELETE) or a body, read as `shape`, answered by `handler`.
 
-    method: Literal["GET", "POST"]
+    What the path names is a field of `shape` too.
+
+    A coroutine runs in the event loop: for writers that write often and leave the work to `Groups`. Its sender's token may have
+    died, so what it writes must hold the fence.
+    """
+
+    method: Literal["GET", "POST", "PATCH", "DELETE"]
     path: str
     right: str
     shape: type[msgspec.Struct]
-    handler: Callable[[Caller, Any], msgspec.Struct | None]
+    handler: Callable[[Caller, Any], msgspec.Struct | Awaitable[msgspec.Struct | None] | None]
 
 
 def json_routes(services: Services, prefix: str, endpoints: Iterable[Endpoint]) -> list[Route]:
@@ -105,35 +138,73 @@ def caller_of(services: Services, request: Request) -> Caller:
     Raises:
         Unauthenticated: an attempt's token is unknown, or died with its attempt.
     """
+    token = _attempt_token(request)
+    return _caller(services, None if token is None else services.store.attempts.authenticate(token))
+
+
+def _caller(services: Services, fence: Fence | None) -> Caller:
+    return Caller(services.store, services.artifacts, services.groups, fence)
+
+
+def _attempt_token(request: Request) -> str | None:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     token = token.strip()
-    is_attempt = scheme.lower() == "bearer" and token.startswith(_ATTEMPT_PREFIX)
-    return Caller(services.store, services.artifacts, services.store.attempts.authenticate(token) if is_attempt else None)
+    return token if scheme.lower() == "bearer" and token.startswith(_ATTEMPT_PREFIX) else None
 
 
 def _json_respond(services: Services, endpoint: Endpoint) -> Respond:
     decoder = msgspec.json.Decoder(endpoint.shape, strict=False)
+    lists = _lists_of(endpoint.shape)
+
+    def read(request: Request, body: bytes | None) -> msgspec.Struct:
+        query = _query(request, lists) if body is None else None
+        try:
+            asked = decoder.decode(body or b"{}") if query is None else msgspec.convert(query, endpoint.shape, strict=False)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            asked = read_again(endpoint.shape, (body or b"") if query is None else query, error)
+        return _with_path(asked, request.path_params) if request.path_params else asked
 
     def answer(request: Request, body: bytes | None) -> bytes:
-        caller = caller_of(services, request)
-        try:
-            asked = _from_query(request, endpoint.shape) if body is None else decoder.decode(body or b"{}")
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise InvalidValue(f"The request is not acceptable: {error}") from None
-        answered = endpoint.handler(caller, asked)
-        return b"{}" if answered is None else msgspec.json.encode(answered)
+        return _encoded(endpoint.handler(caller_of(services, request), read(request, body)))
 
     async def respond(request: Request) -> Response:
-        body = None if endpoint.method == "GET" else await _read_json_body(request)
+        body = None if endpoint.method in ("GET", "DELETE") else await _read_json_body(request)
         return Response(await run_in_threadpool(answer, request, body), media_type="application/json")
 
-    return respond
+    async def respond_in_loop(request: Request) -> Response:
+        body = await _read_json_body(request)
+        token = _attempt_token(request)
+        fence = None if token is None else await _fence_of(services, token)
+        try:
+            answered = await cast(Awaitable[msgspec.Struct | None], endpoint.handler(_caller(services, fence), read(request, body)))
+        except NotAllowed:
+            if token is not None:
+                # A token that has died since it was seen is told so, as to everybody else.
+                await run_in_threadpool(services.store.attempts.authenticate, token)
+            raise
+        return Response(_encoded(answered), media_type="application/json")
+
+    return respond_in_loop if inspect.iscoroutinefunction(endpoint.handler) else respond
+
+
+def _encoded(answered: object) -> bytes:
+    return b"{}" if answered is None else msgspec.json.encode(answered)
+
+
+async def _fence_of(services: Services, token: str) -> Fence:
+    fence = services.known.get(token)
+    if fence is None:
+        fence = await run_in_threadpool(services.store.attempts.authenticate, token)
+        if len(services.known) >= _KNOWN_MAX:
+            services.known.clear()
+        services.known[token] = fence
+    return fence
 
 
 async def _read_json_body(request: Request) -> bytes:
     # A browser can send other types across origins without asking; it can't send this one.
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise InvalidValue("Bad Request. Content-Type must be 'application/json'.")
+        raise InvalidValue("Bad Request. Content-Type must be one of ['application/json'].")
     parts: list[bytes] = []
     size = 0
     async for part in request.stream():
@@ -142,17 +213,31 @@ async def _read_json_body(request: Request) -> bytes:
             raise TooLarge(f"The request's body is over {BODY_MAX_BYTES} bytes.", hint="Send it in several requests.")
         parts.append(part)
     body = b"".join(parts)
-    if _NUL.search(body):
+    if b"\\u0000" in body and _NUL.search(body):
         raise InvalidValue("The request has a NUL character, which can't be stored.")
     return body
 
 
-def _from_query(request: Request, shape: type[msgspec.Struct]) -> msgspec.Struct:
+def _query(request: Request, lists: frozenset[str]) -> dict[str, object]:
     query = request.query_params
-    values: dict[str, object] = {name: query.getlist(name) if name in _LISTS else value for name, value in query.items()}
     if any("\0" in value for value in query.values()):
         raise InvalidValue("The request has a NUL character, which can't be stored.")
-    return msgspec.convert(values, shape, strict=False)
+    return {name: query.getlist(name) if name in lists else value for name, value in query.items()}
+
+
+def _lists_of(shape: type[msgspec.Struct]) -> frozenset[str]:
+    """The parameters that a query may repeat."""
+    return frozenset(field.name for field in msgspec.structs.fields(shape) if list[str] in (field.type, *get_args(field.type)))
+
+
+def _with_path(asked: msgspec.Struct, named: Mapping[str, str]) -> msgspec.Struct:
+    """The request with what its path names, which its body may repeat but not contradict."""
+    for name, value in named.items():
+        if "\0" in value:
+            raise InvalidValue("The request has a NUL character, which can't be stored.")
+        if getattr(asked, name) not in ("", value):
+            raise InvalidValue(f"'{name}' is {value!r} in the path of the request and {getattr(asked, name)!r} in its body.")
+    return msgspec.structs.replace(asked, **named)
 
 
 async def _drain(request: Request) -> None:

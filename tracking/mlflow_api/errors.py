@@ -9,7 +9,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tracking.errors import DatabaseAway, SweepError, Unauthenticated
+from tracking.errors import ArtifactsAway, DatabaseAway, SweepError, Unauthenticated
 
 _LOG = logging.getLogger("sweeps.server")
 
@@ -19,6 +19,13 @@ class EndpointNotFound(SweepError):
 
     http_status = 404
     error_code = "ENDPOINT_NOT_FOUND"
+
+
+class NotSupported(SweepError):
+    """The place of artifacts does not offer that."""
+
+    http_status = 501
+    error_code = "NOT_IMPLEMENTED"
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
@@ -34,7 +41,7 @@ def error_response(error: Exception, request: Request) -> Response:
         _LOG.error("unexpected error at %s %s", request.method, request.url.path, exc_info=error)
         return _response(500, "INTERNAL_ERROR", "The server could not answer this request because of a fault in it; its log has the details.")
     response = _response(error.http_status, error.error_code, " ".join(part for part in (error.message, error.hint) if part))
-    if isinstance(error, DatabaseAway):
+    if isinstance(error, DatabaseAway | ArtifactsAway):
         response.headers["Retry-After"] = "1"
     if isinstance(error, Unauthenticated):
         response.headers["WWW-Authenticate"] = 'Basic realm="mlflow"'

@@ -3,13 +3,20 @@
 from typing import Final, Literal
 
 from msgspec import Struct
+from starlette.concurrency import run_in_threadpool
 
 from tracking.errors import InvalidValue
 from tracking.filters import parse_filter, parse_order_by
 from tracking.mlflow_api import limits
 from tracking.mlflow_api.endpoints import ATTEMPT, READ, Caller, Endpoint
 from tracking.mlflow_api.experiments import ASKED_TAG
-from tracking.mlflow_api.wire import Millis, RunBody, RunInfo, RunRef, Tag, run_body, run_info
+from tracking.mlflow_api.wire import Millis, Required, RunBody, RunInfo, RunRef, Tag, new_run_body, run_body, run_info
+from tracking.records import Run, RunData
+from tracking.store import Fence, Store
+from tracking.store.runs import COLUMN_TAGS, NewRun, column_tags
+
+_STATUS_OF: Final = {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5: "KILLED"}
+"""MLflow's numbers of its status names, which some clients send."""
 
 
 class CreateRun(Struct, frozen=True):
@@ -25,7 +32,7 @@ class CreateRun(Struct, frozen=True):
 class UpdateRun(RunRef, frozen=True, kw_only=True):
     """Body of runs/update."""
 
-    status: str | None = None
+    status: str | int | None = None
     end_time: Millis | None = None
     run_name: str | None = None
 
@@ -44,14 +51,14 @@ class SearchRuns(Struct, frozen=True):
 class LogParam(RunRef, frozen=True, kw_only=True):
     """Body of runs/log-parameter, and of runs/set-tag."""
 
-    key: str
+    key: Required
     value: str | None = ""
 
 
 class DeleteTag(RunRef, frozen=True, kw_only=True):
     """Body of runs/delete-tag."""
 
-    key: str
+    key: Required
 
 
 class RunAnswer(Struct, frozen=True):
@@ -69,37 +76,39 @@ class RunInfoAnswer(Struct, frozen=True):
 class RunsAnswer(Struct, frozen=True, omit_defaults=True):
     """A page of runs."""
 
-    runs: list[RunBody]
+    runs: list[RunBody] = []
     next_page_token: str = ""
 
 
-def create_run(caller: Caller, asked: CreateRun) -> RunAnswer:
+async def create_run(caller: Caller, asked: CreateRun) -> RunAnswer:
     """Open a run; an attempt's is a descendant of its own run, in its experiment."""
     tags = limits.tag_values(asked.tags or ())
-    experiment_id = asked.experiment_id
-    if caller.fence is not None:
-        experiment_id = caller.store.runs.get(caller.fence.run_id).experiment_id
-        if asked.experiment_id != experiment_id:
-            tags[ASKED_TAG] = asked.experiment_id[: limits.TAG_MAX_CHARS]
-    run = caller.store.runs.create_external(
-        experiment_id,
-        user_name=asked.user_id or "",
-        name=_checked_name(asked.run_name) or "",
-        start_time_ms=asked.start_time,
-        tags=tags,
-        fence=caller.fence,
-    )
-    return RunAnswer(run_body(run, caller.store.runs.data(run.run_id)))
+    name = _checked_name(asked.run_name) or ""
+    if caller.fence is None:
+        new = NewRun.made(asked.experiment_id, user_name=asked.user_id or "", name=name, start_time_ms=asked.start_time, tags=tags)
+        run = await caller.groups.creations.write(new)
+    else:
+        run = await run_in_threadpool(_create_descendant, caller.store, caller.fence, asked, name, tags)
+    own = {key: value for key, value in sorted(tags.items()) if key not in COLUMN_TAGS}
+    return RunAnswer(new_run_body(run, RunData({}, column_tags(run) | own)))
+
+
+def _create_descendant(store: Store, fence: Fence, asked: CreateRun, name: str, tags: dict[str, str]) -> Run:
+    experiment_id = store.runs.get(fence.run_id).experiment_id
+    if asked.experiment_id != experiment_id:
+        tags[ASKED_TAG] = asked.experiment_id[: limits.TAG_MAX_CHARS]
+    return store.runs.create_external(experiment_id, user_name=asked.user_id or "", name=name, start_time_ms=asked.start_time, tags=tags, fence=fence)
 
 
 def get_run(caller: Caller, asked: RunRef) -> RunAnswer:
     """A run with what was logged to it."""
-    return RunAnswer(run_body(caller.store.runs.get(asked.named), caller.store.runs.data(asked.named)))
+    return RunAnswer(run_body(*caller.store.runs.get_with_data(asked.named)))
 
 
 def update_run(caller: Caller, asked: UpdateRun) -> RunInfoAnswer:
     """Status, end and name. A managed run keeps its status: its worker ends it (D9), and `end_run` succeeds all the same."""
-    run = caller.store.runs.update(asked.named, status=asked.status, end_time_ms=asked.end_time, name=_checked_name(asked.run_name), fence=caller.fence)
+    status = _STATUS_OF.get(asked.status, str(asked.status)) if isinstance(asked.status, int) else asked.status
+    run = caller.store.runs.update(asked.named, status=status, end_time_ms=asked.end_time, name=_checked_name(asked.run_name), fence=caller.fence)
     return RunInfoAnswer(run_info(run))
 
 
@@ -128,12 +137,12 @@ def restore_run(caller: Caller, asked: RunRef) -> None:
 
 def log_param(caller: Caller, asked: LogParam) -> None:
     """Log one parameter."""
-    caller.store.runs.log_params(asked.named, limits.param_values([Tag(asked.key, asked.value)], is_trial=caller.is_trial(asked.named)), caller.fence)
+    caller.store.runs.log_params(asked.named, limits.one_param(asked.key, asked.value, is_trial=caller.is_trial(asked.named)), caller.fence)
 
 
 def set_tag(caller: Caller, asked: LogParam) -> None:
     """Set one tag."""
-    caller.store.runs.set_tags(asked.named, limits.tag_values([Tag(asked.key, asked.value)], is_trial=caller.is_trial(asked.named)), caller.fence)
+    caller.store.runs.set_tags(asked.named, limits.one_tag(asked.key, asked.value, is_trial=caller.is_trial(asked.named)), caller.fence)
 
 
 def delete_tag(caller: Caller, asked: DeleteTag) -> None:

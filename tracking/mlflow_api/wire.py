@@ -1,45 +1,43 @@
 """MLflow's messages as JSON has them: snake_case, int64 as numbers (strings are taken too), NaN and infinities as strings."""
 
 import math
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
 from tracking.artifacts import run_uri
 from tracking.errors import InvalidValue
-from tracking.records import Experiment, MetricPoint, Run, RunData
+from tracking.records import DatasetInput, Experiment, MetricPoint, Run, RunData
+from tracking.store.metrics import Row
 from tracking.store.runs import mlflow_status, to_ms
 
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Millis = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Required = Annotated[str, Meta(min_length=1)]
+"""A text that must be there; to MLflow an empty one is not."""
+SEE_DOCS: Final = " See the API docs for more information about request parameters."
 
 
-class Tag(Struct, frozen=True):
+def missing_value(name: str) -> InvalidValue:
+    """What a request without a parameter that it needs is told."""
+    return InvalidValue(f"Missing value for required parameter '{name}'.{SEE_DOCS}")
+
+
+class Tag(Struct, frozen=True, gc=False):
     """A tag or parameter: both are a key and a text."""
 
     key: str
     value: str | None = ""
 
 
-class Metric(Struct, frozen=True):
+class Metric(Struct, frozen=True, gc=False):
     """One point of a metric on its way in or out."""
 
     key: str
     value: float | str
     timestamp: Millis
     step: Int64 | None = 0
-
-    def point(self, where: str) -> MetricPoint:
-        """The point as the record has it.
-
-        Raises:
-            InvalidValue: the value is a text other than NaN, Infinity or a number.
-        """
-        try:
-            value = float(self.value)
-        except ValueError:
-            raise InvalidValue(f"Invalid value {self.value!r} for parameter '{where}.value' supplied: it is no number.") from None
-        return MetricPoint(self.key, value, self.step or 0, self.timestamp)
 
 
 class RunRef(Struct, frozen=True, kw_only=True):
@@ -57,22 +55,23 @@ class RunRef(Struct, frozen=True, kw_only=True):
         """
         found = self.run_id or self.run_uuid
         if not found:
-            raise InvalidValue("Missing value for required parameter 'run_id'.")
+            raise missing_value("run_id")
         if self.run_uuid and self.run_uuid != found:
             raise InvalidValue(f"'run_id' and 'run_uuid' name different runs: {self.run_id!r} and {self.run_uuid!r}.")
         return found
 
 
-class ExperimentBody(Struct, frozen=True):
+class ExperimentBody(Struct, frozen=True, omit_defaults=True):
     """An experiment."""
 
     experiment_id: str
     name: str
     artifact_location: str
     lifecycle_stage: str
-    creation_time: int
     last_update_time: int
-    tags: list[Tag]
+    creation_time: int
+    workspace: str
+    tags: list[Tag] = []
 
 
 class RunInfo(Struct, frozen=True, omit_defaults=True):
@@ -90,30 +89,77 @@ class RunInfo(Struct, frozen=True, omit_defaults=True):
     end_time: int | None = None
 
 
-class RunDataBody(Struct, frozen=True):
+class RunDataBody(Struct, frozen=True, omit_defaults=True):
     """What was logged to a run."""
 
-    metrics: list[Metric]
-    params: list[Tag]
-    tags: list[Tag]
+    metrics: list[Metric] = []
+    params: list[Tag] = []
+    tags: list[Tag] = []
 
 
-class RunBody(Struct, frozen=True):
+class DatasetBody(Struct, frozen=True, omit_defaults=True):
+    """A dataset, as clients describe it and are told of it."""
+
+    name: str
+    digest: str
+    source_type: str
+    source: str
+    schema: str | None = None
+    profile: str | None = None
+
+
+class DatasetInputBody(Struct, frozen=True, omit_defaults=True):
+    """A dataset that a run read, and what the run says of it."""
+
+    dataset: DatasetBody
+    tags: list[Tag] = []
+
+
+class ModelInputBody(Struct, frozen=True):
+    """A logged model that a run read."""
+
+    model_id: str
+
+
+class ModelOutputBody(Struct, frozen=True):
+    """A logged model that a run made."""
+
+    model_id: str
+    step: Int64 = 0
+
+
+class RunInputsBody(Struct, frozen=True, omit_defaults=True):
+    """What a run read."""
+
+    dataset_inputs: list[DatasetInputBody] = []
+    model_inputs: list[ModelInputBody] = []
+
+
+class RunOutputsBody(Struct, frozen=True, omit_defaults=True):
+    """What a run made."""
+
+    model_outputs: list[ModelOutputBody] = []
+
+
+class RunBody(Struct, frozen=True, omit_defaults=True):
     """A run."""
 
     info: RunInfo
     data: RunDataBody
+    inputs: RunInputsBody
+    outputs: RunOutputsBody | None = None
 
 
 def experiment_body(experiment: Experiment) -> ExperimentBody:
-    """An experiment as MLflow tells it. Locations are the server's: runs tell theirs."""
+    """An experiment as MLflow tells it. Runs that are in it tell their own locations."""
     return ExperimentBody(
         experiment.experiment_id,
         experiment.name,
-        f"mlflow-artifacts:/{experiment.experiment_id}",
+        experiment.artifact_location or f"mlflow-artifacts:/{experiment.experiment_id}",
         experiment.lifecycle_stage,
-        to_ms(experiment.created_at),
         to_ms(experiment.updated_at),
+        to_ms(experiment.created_at),
+        "default",
         texts(experiment.tags),
     )
 
@@ -128,7 +174,7 @@ def run_info(run: Run) -> RunInfo:
         run.user_name,
         mlflow_status(run),
         to_ms(run.started_at or run.created_at),
-        run_uri(run.experiment_id, run.run_id),
+        run.artifact_root or run_uri(run.experiment_id, run.run_id),
         run.lifecycle_stage,
         None if run.ended_at is None else to_ms(run.ended_at),
     )
@@ -136,7 +182,23 @@ def run_info(run: Run) -> RunInfo:
 
 def run_body(run: Run, data: RunData) -> RunBody:
     """A run with what was logged to it."""
-    return RunBody(run_info(run), RunDataBody(metric_bodies(data.metrics), texts(data.params), texts(data.tags)))
+    logged = RunDataBody(metric_bodies(data.metrics), texts(data.params), texts(data.tags))
+    lineage = data.lineage
+    inputs = RunInputsBody([_dataset_input_body(each) for each in lineage.datasets], [ModelInputBody(model_id) for model_id in lineage.models_in])
+    outputs = RunOutputsBody([ModelOutputBody(model.model_id, model.step) for model in lineage.models_out])
+    return RunBody(run_info(run), logged, inputs, outputs)
+
+
+def new_run_body(run: Run, data: RunData) -> RunBody:
+    """A run as it is told to whoever opened it: without outputs, which nobody can have made."""
+    return RunBody(run_info(run), RunDataBody(params=texts(data.params), tags=texts(data.tags)), RunInputsBody())
+
+
+def _dataset_input_body(each: DatasetInput) -> DatasetInputBody:
+    found = each.dataset
+    return DatasetInputBody(
+        DatasetBody(found.name, found.digest, found.source_type, found.source, found.schema or None, found.profile or None), texts(each.tags)
+    )
 
 
 def texts(values: dict[str, str]) -> list[Tag]:
@@ -146,10 +208,34 @@ def texts(values: dict[str, str]) -> list[Tag]:
 
 def metric_bodies(points: tuple[MetricPoint, ...] | list[MetricPoint]) -> list[Metric]:
     """Points as MLflow tells them."""
-    return [Metric(point.key, _json_number(point.value), point.time_ms, point.step) for point in points]
+    return [Metric(point.key, json_number(point.value), point.time_ms, point.step) for point in points]
 
 
-def _json_number(value: float) -> float | str:
+def rows_by_key(metrics: Sequence[Metric], where: str = "metrics") -> dict[str, list[Row]]:
+    """Points on their way in, by key, as the record appends them. Called for each point of a flood: nothing is made that is not needed.
+
+    Raises:
+        InvalidValue: a value is a text other than NaN, Infinity or a number.
+    """
+    found: dict[str, list[Row]] = {}
+    for number, metric in enumerate(metrics):
+        value = metric.value
+        if value.__class__ is not float:
+            try:
+                value = float(value)
+            except ValueError:
+                raise InvalidValue(f"Invalid value {value!r} for parameter '{where}[{number}].value' supplied: it is no number.") from None
+        row = (metric.step or 0, metric.timestamp, value)
+        rows = found.get(metric.key)
+        if rows is None:
+            found[metric.key] = [row]
+        else:
+            rows.append(row)
+    return found
+
+
+def json_number(value: float) -> float | str:
+    """A number as JSON can have it."""
     if math.isfinite(value):
         return value
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"

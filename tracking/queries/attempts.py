@@ -134,10 +134,10 @@ AUTHENTICATE: Final = """
 SELECT token_hash, state FROM attempts WHERE run_id = %(run_id)s AND attempt = %(attempt)s
 """
 
-FENCE: Final = f"""
-SELECT 1 FROM attempts WHERE run_id = %(run_id)s AND attempt = %(attempt)s AND {_IS_LIVE} FOR SHARE
+FENCES: Final = f"""
+SELECT run_id, attempt FROM attempts WHERE (run_id, attempt) IN ({{fences}}) AND {_IS_LIVE} ORDER BY run_id, attempt FOR SHARE
 """
-"""Holds the attempt open until the writer's commit: an outcome can't slip in between."""
+"""Holds attempts open until the writer's commit: an outcome can't slip in between. In one order: two writers can't deadlock."""
 
 LIST: Final = """
 SELECT a.*, w.name AS worker_name FROM attempts a LEFT JOIN workers w ON w.worker_id = a.worker_id

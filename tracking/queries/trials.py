@@ -105,13 +105,6 @@ _FROM: Final = """FROM trials t JOIN runs r ON r.run_id = t.run_id LEFT JOIN wor
 
 GET: Final = f"SELECT {TRIAL_COLUMNS} {_FROM} WHERE t.sweep_id = %(sweep_id)s AND t.number = %(number)s"
 
-LIST: Final = f"""
-SELECT {TRIAL_COLUMNS} {_FROM}
- WHERE t.sweep_id = %(sweep_id)s AND (%(states)s::text[] IS NULL OR t.state = ANY(%(states)s))
- ORDER BY t.number LIMIT %(limit)s OFFSET %(offset)s
-"""
-"""Index: trials' primary key."""
-
 RUNNING: Final = f"""
 SELECT {TRIAL_COLUMNS} {_FROM}
  WHERE t.sweep_id = %(sweep_id)s AND t.state = 'open' AND r.state = 'running' ORDER BY t.number
@@ -119,21 +112,30 @@ SELECT {TRIAL_COLUMNS} {_FROM}
 """Index: ix_trials_open."""
 
 
-def best(goal: str) -> str:
+def by_number(where: str) -> str:
+    """All trials whose run `r` meets a condition. Index: trials' primary key."""
+    return f"""
+SELECT {TRIAL_COLUMNS} {_FROM}
+ WHERE t.sweep_id = %(sweep_id)s AND (%(states)s::text[] IS NULL OR t.state = ANY(%(states)s)) AND {where}
+ ORDER BY t.number LIMIT %(limit)s OFFSET %(offset)s
+"""
+
+
+def best(goal: str, where: str = "true") -> str:
     """The best finished trials, ties by the lower number. Index: ix_trials_value, from the end that `goal` names."""
     direction = "ASC" if goal == "minimize" else "DESC"
     return f"""
 SELECT {TRIAL_COLUMNS} {_FROM}
- WHERE t.sweep_id = %(sweep_id)s AND t.state = 'finished' AND t.value IS NOT NULL
+ WHERE t.sweep_id = %(sweep_id)s AND t.state = 'finished' AND t.value IS NOT NULL AND {where}
  ORDER BY t.value {direction}, t.number LIMIT %(top)s
 """
 
 
-def by_value(goal: str) -> str:
-    """All trials, best first, those without a value last."""
+def by_value(goal: str, where: str) -> str:
+    """All trials whose run `r` meets a condition, best first, those without a value last."""
     direction = "ASC" if goal == "minimize" else "DESC"
     return f"""
 SELECT {TRIAL_COLUMNS} {_FROM}
- WHERE t.sweep_id = %(sweep_id)s AND (%(states)s::text[] IS NULL OR t.state = ANY(%(states)s))
+ WHERE t.sweep_id = %(sweep_id)s AND (%(states)s::text[] IS NULL OR t.state = ANY(%(states)s)) AND {where}
  ORDER BY (t.state = 'finished') DESC, t.value {direction} NULLS LAST, t.number LIMIT %(limit)s OFFSET %(offset)s
 """

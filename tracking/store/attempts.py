@@ -4,7 +4,7 @@ import difflib
 import hmac
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -234,5 +234,19 @@ def hold_fence(tx: Transaction, fence: Fence) -> None:
     Raises:
         NotAllowed: the attempt has ended or was superseded.
     """
-    if tx.one(sql.FENCE, {"run_id": fence.run_id, "attempt": fence.attempt}) is None:
-        raise NotAllowed("This attempt is no longer the run's current one; nothing was recorded.", hint="Stop: another attempt has taken over.")
+    if fence not in hold_fences(tx, [fence]):
+        raise fence_gone()
+
+
+def hold_fences(tx: Transaction, fences: Iterable[Fence]) -> set[Fence]:
+    """Which of these attempts are live; they are kept so until this transaction ends."""
+    asked = sorted((fence.run_id, fence.attempt) for fence in fences)
+    if not asked:
+        return set()
+    rows = tx.rows_of(sql.FENCES, fences=asked)
+    return {Fence(row.run_id, row.attempt) for row in rows}
+
+
+def fence_gone() -> NotAllowed:
+    """The refusal of what an attempt sends that is not live any more."""
+    return NotAllowed("This attempt is no longer the run's current one; nothing was recorded.", hint="Stop: another attempt has taken over.")

@@ -3,7 +3,7 @@
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 import psycopg2
@@ -30,6 +30,7 @@ CONNECT: Final[dict[str, Any]] = {
 }
 """How connections notice that Postgres is gone. Times in seconds, `tcp_user_timeout` in milliseconds."""
 
+_COPY_PIECE_BYTES: Final = 128 * 1024
 _GRANT_HINT: Final = "As the owner of the tables, GRANT that role the right, or let SWEEP_DATABASE_URL name a role that has it."
 _READ_ONLY: Final = "25006"
 # Classes of SQLSTATE that pass by themselves or with help: connection, read-only after a fail-over, rollback (deadlock),
@@ -103,13 +104,18 @@ class Transaction:
         flat = tuple(value for row in rows for value in row)
         self._run(f"{head} VALUES {', '.join([one] * len(rows))} {tail}", flat)
 
-    def copy(self, table: str, columns: Sequence[str], body: str) -> None:
-        """Append `body` (COPY's text format) to a table."""
-        try:
-            source = io.BytesIO(body.encode())
-        except UnicodeEncodeError as error:
-            raise InvalidValue(f"A value can't be stored: {error}") from error
-        self._cursor.copy_expert(f"COPY {table} ({', '.join(columns)}) FROM STDIN", source)
+    def rows_of(self, sql: str, **lists: Sequence[Sequence[Any]]) -> Sequence[Any]:
+        """All rows of a statement in which `{name}` stands for a list of rows: `VALUES {name}`, `IN ({name})`; lists come in the order they stand in."""
+        rows: Sequence[Any] = self._run(*_with_lists(sql, lists)).fetchall()
+        return rows
+
+    def execute_of(self, sql: str, **lists: Sequence[Sequence[Any]]) -> None:
+        """Run such a statement."""
+        self._run(*_with_lists(sql, lists))
+
+    def copy(self, table: str, columns: Sequence[str], body: bytes, form: Literal["text", "binary"] = "text") -> None:
+        """Append `body`, of one of COPY's formats, to a table."""
+        self._cursor.copy_expert(f"COPY {table} ({', '.join(columns)}) FROM STDIN (FORMAT {form})", io.BytesIO(body), _COPY_PIECE_BYTES)
 
     def _run(self, sql: str, params: Params | tuple[Any, ...]) -> Any:
         try:
@@ -118,6 +124,11 @@ class Transaction:
             # The driver itself refuses what no text column takes: NUL characters and lone surrogates.
             raise InvalidValue(f"A value can't be stored: {error}") from error
         return self._cursor
+
+
+def _with_lists(sql: str, lists: Mapping[str, Sequence[Sequence[Any]]]) -> tuple[str, tuple[Any, ...]]:
+    places = {name: ", ".join(["(" + ", ".join(["%s"] * len(rows[0])) + ")"] * len(rows)) for name, rows in lists.items()}
+    return sql.format(**places), tuple(value for rows in lists.values() for row in rows for value in row)
 
 
 class Database:
@@ -129,6 +140,7 @@ class Database:
 
     def __init__(self, url: str, *, pool_size: int = 5, application: str = "sweep") -> None:
         self.url = normalise_url(url)
+        self.application = application
         keep_to(self.url)
         self.engine: Engine = create_engine(
             self.url,

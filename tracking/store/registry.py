@@ -84,6 +84,12 @@ class Registry:
             rows = tx.rows(f"{_VERSIONS} WHERE v.sweep_id = %(id)s ORDER BY v.created_at DESC, v.version DESC", {"id": sweep_id})
         return [_version(row) for row in rows]
 
+    def of_run(self, run_id: str) -> list[ModelVersion]:
+        """The versions that are a run's artifacts, newest first. Index: ix_model_versions_run."""
+        with self._database.autocommit() as tx:
+            rows = tx.rows(f"{_VERSIONS} WHERE v.run_id = %(id)s ORDER BY v.created_at DESC, v.version DESC", {"id": run_id})
+        return [_version(row) for row in rows]
+
     def set_alias(self, model: str, alias: str, version: int) -> ModelVersion:
         """Point an alias at a version.
 

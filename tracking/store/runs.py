@@ -1,28 +1,78 @@
 """Runs as MLflow sees them: opened by clients, read, searched, tagged. Who may write is decided here (I3)."""
 
-import base64
-import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-from tracking.errors import InvalidValue, NotAllowed, NotFound
-from tracking.filters import Clause, OrderBy
+from msgspec.json import Decoder
+
+from tracking.errors import InvalidValue, NotAllowed, NotFound, NotNow, SweepError
+from tracking.filters import EVERYTHING, Expression, OrderBy
 from tracking.ids import RUN_ID, new_run_id, random_name
 from tracking.queries import runs as sql
 from tracking.queries import search
 from tracking.queries.sweeps import RUN_EVENTS
 from tracking.records import Event, MetricPoint, Run, RunData
 from tracking.states import EXTERNAL_STATE, MLFLOW_STATUS
-from tracking.store.attempts import Fence, hold_fence
+from tracking.store.attempts import Fence, fence_gone, hold_fence, hold_fences
 from tracking.store.database import Database, Transaction
+from tracking.store.experiments import active_location, experiment_number
+from tracking.store.lineage import NOTHING, load_lineage
+from tracking.store.paging import read_page
 from tracking.store.sweeps import resolve_sweep
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _PARENT_TAG: Final = "mlflow.parentRunId"
 _NAME_TAG: Final = "mlflow.runName"
 _USER_TAG: Final = "mlflow.user"
+COLUMN_TAGS: Final = (_NAME_TAG, _PARENT_TAG, _USER_TAG)
+"""Tags that are columns of the run."""
+_ARGV: Final = Run.__struct_fields__.index("argv")
+_N_FIELDS: Final = len(Run.__struct_fields__)
+_TEXTS: Final = Decoder(dict[str, str])
+_POINTS: Final = Decoder(list[tuple[str, float | str, int, int]])
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """A run that a client opens, with what it will be known by. `tags` are those that no column stands for."""
+
+    run_id: str
+    experiment_id: int
+    name: str
+    user_name: str
+    started_at: datetime
+    parent_run_id: str | None
+    tags: Mapping[str, str]
+
+    @classmethod
+    def made(cls, experiment_id: str, *, user_name: str, name: str, start_time_ms: int | None, tags: Mapping[str, str], fence: Fence | None = None) -> "NewRun":
+        """From what a client asks for; an attempt's is a child of its run if no other is named.
+
+        Raises:
+            NotFound: that is no experiment's id.
+            InvalidValue: name and name tag differ, or the time is out of range.
+        """
+        tagged_name = tags.get(_NAME_TAG, "")
+        if name and tagged_name and name != tagged_name:
+            raise InvalidValue(
+                f"Both 'run_name' argument and 'mlflow.runName' tag are specified, but with different values "
+                f"(run_name='{name}', mlflow.runName='{tagged_name}')."
+            )
+        return cls(
+            run_id=new_run_id(),
+            experiment_id=experiment_number(experiment_id),
+            name=name or tagged_name or random_name(),
+            user_name=tags.get(_USER_TAG, "") or user_name,
+            started_at=datetime.now(UTC) if start_time_ms is None else from_ms(start_time_ms),
+            parent_run_id=tags.get(_PARENT_TAG) or (fence.run_id if fence else None),
+            tags={key: value for key, value in tags.items() if key not in COLUMN_TAGS},
+        )
+
+
+_GIVEN: Final = ("run_id", "experiment_id", "name", "user_name", "started_at", "parent_run_id")
 
 
 class Runs:
@@ -48,34 +98,22 @@ class Runs:
             InvalidValue: name and name tag differ, or the time is out of range.
             NotAllowed: the fence's attempt has ended, or the asked-for parent is not its own.
         """
-        tags = dict(tags or {})
-        tagged_name = tags.pop(_NAME_TAG, "")
-        if name and tagged_name and name != tagged_name:
-            raise InvalidValue(
-                f"Both 'run_name' argument and 'mlflow.runName' tag are specified, but with different values "
-                f"(run_name='{name}', mlflow.runName='{tagged_name}')."
-            )
-        parent = tags.pop(_PARENT_TAG, None)
-        values = {
-            "run_id": new_run_id(),
-            "experiment_id": _experiment_number(experiment_id),
-            "name": name or tagged_name or random_name(),
-            "user_name": tags.pop(_USER_TAG, "") or user_name,
-            "started_at": datetime.now(UTC) if start_time_ms is None else from_ms(start_time_ms),
-            "parent_run_id": parent or (fence.run_id if fence else None),
-            "opener_run_id": fence.run_id if fence else None,
-            "opener_attempt": fence.attempt if fence else None,
-        }
-        with self._database.transaction() as tx:
-            if tx.one("SELECT 1 FROM experiments WHERE experiment_id = %(experiment_id)s AND lifecycle_stage = 'active'", values) is None:
-                raise NotFound(f"No Experiment with id={experiment_id} exists")
+        new = NewRun.made(experiment_id, user_name=user_name, name=name, start_time_ms=start_time_ms, tags=tags or {}, fence=fence)
+        # One statement is enough for all but an attempt's: round trips and the wait for the disk are what opening a run costs.
+        with self._database.autocommit() if fence is None else self._database.transaction() as tx:
             if fence is not None:
                 hold_fence(tx, fence)
-                if parent is not None and parent != fence.run_id:
-                    guard_write(tx, parent, fence)
-            tx.execute(sql.INSERT_EXTERNAL, values)
-            write_tags(tx, str(values["run_id"]), tags, fence)
-            return _run(tx.one(sql.GET, values))
+                if new.parent_run_id not in (None, fence.run_id):
+                    guard_write(tx, str(new.parent_run_id), fence)
+            (created,) = _create(tx, [new], fence)
+        if isinstance(created, SweepError):
+            raise created
+        return created
+
+    def create_many(self, runs: Sequence["NewRun"]) -> Sequence[Run | SweepError]:
+        """Open many clients' runs in one transaction; each, or what it is refused for."""
+        with self._database.autocommit() as tx:
+            return _create(tx, runs, None)
 
     def get(self, run_id: str) -> Run:
         """One run.
@@ -88,9 +126,19 @@ class Runs:
 
     def data(self, run_id: str) -> RunData:
         """What was logged to a run, its current attempt's view."""
+        return self.get_with_data(run_id)[1]
+
+    def get_with_data(self, run_id: str) -> tuple[Run, RunData]:
+        """One run with what was logged to it.
+
+        Raises:
+            NotFound: there is none of this id.
+        """
         with self._database.autocommit() as tx:
-            run = get_run(tx, run_id)
-            return load_data(tx, [run])[run_id]
+            found = _with_data(tx, tx.rows(sql.DATA, {"run_ids": [run_id]}))
+        if not found:
+            raise NotFound(f"Run with id={run_id} not found")
+        return found[0]
 
     def resolve(self, ref: str) -> Run:
         """A run by its id, a unique prefix of 6 or more characters, or SWEEP/NUMBER.
@@ -140,14 +188,17 @@ class Runs:
             write_tags(tx, run_id, tags, fence)
 
     def delete_tag(self, run_id: str, key: str, fence: Fence | None = None) -> None:
-        """Remove one tag.
+        """Remove one tag. The run's name is left as it is: it is more than a tag.
 
         Raises:
             NotFound: the run has no such tag.
+            NotAllowed: it is what a managed run is, not a note about it.
         """
         with self._database.transaction() as tx:
-            guard_write(tx, run_id, fence, tags_only=True)
-            if tx.execute("DELETE FROM tags WHERE run_id = %(run_id)s AND key = %(key)s", {"run_id": run_id, "key": key}) == 0:
+            kind = guard_write(tx, run_id, fence, tags_only=True)
+            if key in COLUMN_TAGS:
+                _delete_column_tag(tx, run_id, key, kind)
+            elif tx.execute("DELETE FROM tags WHERE run_id = %(run_id)s AND key = %(key)s", {"run_id": run_id, "key": key}) == 0:
                 raise NotFound(f"No tag with name: {key} in run with id {run_id}")
 
     def log_params(self, run_id: str, params: Mapping[str, str], fence: Fence | None = None) -> None:
@@ -171,21 +222,18 @@ class Runs:
     def search(
         self,
         experiment_ids: Sequence[str],
-        where: tuple[Clause, ...] = (),
+        where: Expression = EVERYTHING,
         order_by: tuple[OrderBy, ...] = (),
-        view: Literal["ACTIVE_ONLY", "DELETED_ONLY", "ALL"] = "ACTIVE_ONLY",
+        view: search.View = "ACTIVE_ONLY",
         max_results: int = 1000,
         page_token: str = "",
     ) -> tuple[list[tuple[Run, RunData]], str]:
         """MLflow's runs/search: a page of runs with their data, and the token of the next page or ''."""
-        offset = decode_offset(page_token)
-        numbers = [int(i) for i in experiment_ids if i.isdecimal() and len(i) < 19]
-        text, values = search.compile_search(numbers, where, order_by, view, max_results + 1, offset)
+        numbers = sorted({experiment_number(each) for each in experiment_ids})
+        asked = ("runs", numbers, where, order_by, view)
         with self._database.autocommit() as tx:
-            runs = [_run(row) for row in tx.rows(text, values)]
-            data = load_data(tx, runs[:max_results])
-        token = encode_offset(offset + max_results) if len(runs) > max_results else ""
-        return [(run, data[run.run_id]) for run in runs[:max_results]], token
+            rows, token = read_page(tx, asked, page_token, max_results, lambda limit, after: search.runs(numbers, where, order_by, view, limit, after))
+            return _with_data(tx, rows), token
 
     def replaced(self, run: Run) -> list[str]:
         """The runs of its trial that retries by hand have replaced before it, the first one first."""
@@ -208,9 +256,30 @@ class Runs:
             if row is not None and row.lifecycle_stage == "active":
                 guard_write(tx, run_id, fence, tags_only=True)
             elif row is not None and fence is not None:
-                _hold_own(tx, run_id, row, fence)
+                _refuse_foreign(run_id, row, fence)
+                hold_fence(tx, fence)
             get_run(tx, run_id)
             tx.execute(sql.SET_LIFECYCLE, {"run_id": run_id, "stage": stage})
+
+
+def _create(tx: Transaction, runs: Sequence[NewRun], fence: Fence | None) -> Sequence[Run | SweepError]:
+    tags = [(run.run_id, key, value) for run in runs for key, value in sorted(run.tags.items())]
+    values = {
+        "opener_run_id": fence and fence.run_id,
+        "opener_attempt": fence and fence.attempt,
+        **{f"{name}s": [getattr(run, name) for run in runs] for name in _GIVEN},
+        **{f"tag_{name}s": list(column) for name, column in zip(("run_id", "key", "value"), zip(*tags, strict=True) if tags else ((), (), ()), strict=True)},
+    }
+    created = {row.run_id: _run(row) for row in tx.rows(sql.INSERT_EXTERNAL, values)}
+    return [created.get(run.run_id) or _refusal_of_experiment(tx, run.experiment_id) for run in runs]
+
+
+def _refusal_of_experiment(tx: Transaction, number: int) -> SweepError:
+    try:
+        active_location(tx, str(number))
+    except SweepError as refusal:
+        return refusal
+    return NotNow(f"The experiment {number} was restored just now.", hint="Try again.")
 
 
 def guard_write(tx: Transaction, run_id: str, fence: Fence | None, *, tags_only: bool = False) -> str:
@@ -222,26 +291,46 @@ def guard_write(tx: Transaction, run_id: str, fence: Fence | None, *, tags_only:
         NotAllowed: a managed run's metrics, parameters or outcome from anyone but its current attempt, or an
             attempt writing outside its own run and the descendants it opened.
     """
-    row = tx.one(sql.FOR_WRITE, {"run_id": run_id})
+    row = _writable(tx.one(sql.FOR_WRITE, {"run_id": run_id}), run_id, fence, tags_only=tags_only)
+    if fence is not None:
+        hold_fence(tx, fence)
+    return str(row.kind)
+
+
+def refusals_to_write(tx: Transaction, writers: Sequence[tuple[str, Fence | None]]) -> list[SweepError | None]:
+    """`guard_write` for the results of many senders at once: what each run and fence is refused for, or None."""
+    rows = {row.run_id: row for row in tx.rows(sql.FOR_WRITES, {"run_ids": [run_id for run_id, _ in writers]})}
+    live = hold_fences(tx, {fence for _, fence in writers if fence is not None})
+    refusals: list[SweepError | None] = []
+    for run_id, fence in writers:
+        try:
+            _writable(rows.get(run_id), run_id, fence)
+        except SweepError as refusal:
+            refusals.append(refusal)
+        else:
+            refusals.append(None if fence is None or fence in live else fence_gone())
+    return refusals
+
+
+def _writable(row: Any, run_id: str, fence: Fence | None, *, tags_only: bool = False) -> Any:
     if row is None:
         raise NotFound(f"Run with id={run_id} not found")
     if row.lifecycle_stage != "active":
         raise InvalidValue(f"The run {run_id} must be in the 'active' state. Current state is {row.lifecycle_stage}.")
     if fence is not None:
-        _hold_own(tx, run_id, row, fence)
+        _refuse_foreign(run_id, row, fence)
     elif row.kind == "managed" and not tags_only:
         raise NotAllowed(
             f"Run {run_id} is managed: its results are accepted only from its current attempt.",
             hint="Log from inside the trial (its environment holds the token), or to a run of your own.",
         )
-    return str(row.kind)
+    return row
 
 
-def _hold_own(tx: Transaction, run_id: str, row: Any, fence: Fence) -> None:
+def _refuse_foreign(run_id: str, row: Any, fence: Fence) -> None:
     own = fence.run_id == run_id or (row.opener_run_id == fence.run_id and row.opener_attempt == fence.attempt)
     if not own:
         raise NotAllowed(f"The attempt of run {fence.run_id} may write that run and the runs it opened, not {run_id}.")
-    hold_fence(tx, fence)
 
 
 def get_run(tx: Transaction, run_id: str) -> Run:
@@ -250,6 +339,17 @@ def get_run(tx: Transaction, run_id: str) -> Run:
     if row is None:
         raise NotFound(f"Run with id={run_id} not found")
     return _run(row)
+
+
+def _delete_column_tag(tx: Transaction, run_id: str, key: str, kind: str) -> None:
+    if key not in column_tags(get_run(tx, run_id)):
+        raise NotFound(f"No tag with name: {key} in run with id {run_id}")
+    if key == _NAME_TAG:
+        return
+    if kind != "external":
+        raise NotAllowed(f"The tag {key} of run {run_id} can't be removed: its sweep says so.")
+    change = "parent_run_id = NULL" if key == _PARENT_TAG else "user_name = ''"
+    tx.execute(f"UPDATE runs SET {change} WHERE run_id = %(run_id)s", {"run_id": run_id})
 
 
 def write_tags(tx: Transaction, run_id: str, tags: Mapping[str, str], fence: Fence | None) -> None:
@@ -261,10 +361,11 @@ def write_tags(tx: Transaction, run_id: str, tags: Mapping[str, str], fence: Fen
     if fence is not None and _PARENT_TAG in tags and tags[_PARENT_TAG] != fence.run_id:
         guard_write(tx, tags[_PARENT_TAG], fence)
     for key, column in ((_NAME_TAG, "name"), (_PARENT_TAG, "parent_run_id"), (_USER_TAG, "user_name")):
-        if key in tags:
+        # An empty name is none, as with MLflow.
+        if key in tags and (tags[key] or key != _NAME_TAG):
             where = "run_id = %(run_id)s" + ("" if column == "name" else " AND kind = 'external'")
             tx.execute(f"UPDATE runs SET {column} = %(value)s WHERE {where}", {"run_id": run_id, "value": tags[key]})
-    rows = [(run_id, key, tags[key]) for key in sorted(tags) if key not in (_NAME_TAG, _PARENT_TAG, _USER_TAG)]
+    rows = [(run_id, key, tags[key]) for key in sorted(tags) if key not in COLUMN_TAGS]
     tx.insert("INSERT INTO tags (run_id, key, value)", rows, sql.UPSERT_TAG_TAIL)
 
 
@@ -286,22 +387,28 @@ def write_params(tx: Transaction, run_id: str, params: Mapping[str, str], fence:
 
 
 def load_data(tx: Transaction, runs: Sequence[Run]) -> dict[str, RunData]:
-    """Parameters, tags and latest metrics of many runs in three queries."""
-    ids = {"run_ids": [run.run_id for run in runs]}
-    params: dict[str, dict[str, str]] = {run.run_id: {} for run in runs}
-    tags: dict[str, dict[str, str]] = {run.run_id: _column_tags(run) for run in runs}
-    metrics: dict[str, list[MetricPoint]] = {run.run_id: [] for run in runs}
-    if runs:
-        for row in tx.rows(sql.DATA_PARAMS, ids):
-            params[row.run_id][row.key] = row.value
-        for row in tx.rows(sql.DATA_TAGS, ids):
-            tags[row.run_id][row.key] = row.value
-        for row in tx.rows(sql.DATA_METRICS, ids):
-            metrics[row.run_id].append(MetricPoint(row.key, row.value, row.step, row.time_ms))
-    return {i: RunData(params[i], tags[i], tuple(metrics[i])) for i in ids["run_ids"]}
+    """Parameters, tags, latest metrics and lineage of runs."""
+    rows = tx.rows(sql.DATA, {"run_ids": [run.run_id for run in runs]})
+    return {run.run_id: data for run, data in _with_data(tx, rows)}
 
 
-def _column_tags(run: Run) -> dict[str, str]:
+def _with_data(tx: Transaction, rows: Sequence[Any]) -> list[tuple[Run, RunData]]:
+    """Rows of RUN_COLUMNS and DATA_COLUMNS."""
+    related = [_run(row[:_N_FIELDS]) for row in rows if row[-1]]
+    lineage = load_lineage(tx, related) if related else {}
+    found = []
+    for row in rows:
+        run = _run(row[:_N_FIELDS])
+        params, own_tags, metrics = row[_N_FIELDS:-1]
+        tags = column_tags(run)
+        if own_tags:
+            tags.update(_TEXTS.decode(own_tags))
+        points = tuple([MetricPoint(key, float(value), step, time_ms) for key, value, step, time_ms in _POINTS.decode(metrics)]) if metrics else ()
+        found.append((run, RunData(_TEXTS.decode(params) if params else {}, tags, points, lineage.get(run.run_id, NOTHING))))
+    return found
+
+
+def column_tags(run: Run) -> dict[str, str]:
     """The tags that columns stand for."""
     tags = {_NAME_TAG: run.name}
     if run.user_name:
@@ -330,9 +437,9 @@ def _same_value(old: str, new: str) -> bool:
 
 
 def _run(row: Any) -> Run:
-    values = row._asdict()
-    values["argv"] = tuple(values["argv"])
-    return Run(**values)
+    values = list(row)
+    values[_ARGV] = tuple(values[_ARGV])
+    return Run(*values)
 
 
 def mlflow_status(run: Run) -> str:
@@ -355,31 +462,3 @@ def from_ms(time_ms: int) -> datetime:
 def to_ms(time: datetime) -> int:
     """Unix milliseconds of an aware time."""
     return (time - _EPOCH) // timedelta(milliseconds=1)
-
-
-def encode_offset(offset: int) -> str:
-    """A page token; clients treat it as opaque."""
-    return base64.urlsafe_b64encode(json.dumps({"offset": offset}).encode()).decode()
-
-
-def decode_offset(token: str) -> int:
-    """The offset a page token stands for.
-
-    Raises:
-        InvalidValue: it is no token of ours.
-    """
-    if not token:
-        return 0
-    try:
-        offset = json.loads(base64.urlsafe_b64decode(token.encode()))["offset"]
-    except (ValueError, KeyError, TypeError):
-        offset = None
-    if not isinstance(offset, int) or isinstance(offset, bool) or not 0 < offset < 2**62:
-        raise InvalidValue("Invalid page token.")
-    return offset
-
-
-def _experiment_number(experiment_id: str) -> int:
-    if not (experiment_id.isdecimal() and len(experiment_id) < 19):
-        raise NotFound(f"No Experiment with id={experiment_id} exists")
-    return int(experiment_id)

@@ -15,7 +15,7 @@ from tracking.queries import trials as trials_sql
 from tracking.records import Event, Launch, NewSweep, Sweep, SweepCounts
 from tracking.states import FINAL_SWEEP_STATES, SWEEP_MOVES, Cause, SweepEvent, SweepState
 from tracking.store.database import Database, Transaction, json_text
-from tracking.store.experiments import ensure_experiment
+from tracking.store.experiments import active_location, ensure_experiment
 from tracking.store.leader import hold_leadership
 from tracking.store.registry import register_version
 from tracking.store.trials import param_text
@@ -260,7 +260,9 @@ def _hold(tx: Transaction, sweep: Sweep, event: SweepEvent) -> None:
     Raises:
         Contradiction: it is no longer what the caller saw.
         NotNow: its state is none that can be.
+        InvalidValue: its experiment is deleted.
     """
+    active_location(tx, sweep.experiment_id, is_held=True)
     row = tx.one(sql.HOLD, {"sweep_id": sweep.sweep_id})
     if row is None or (row.state, row.revision) != (sweep.state, sweep.revision):
         raise Contradiction(f"Sweep {sweep.short_id} changed meanwhile.")

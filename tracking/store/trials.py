@@ -5,8 +5,10 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from tracking.errors import Contradiction, NotFound
+from tracking.filters import EVERYTHING, Expression
 from tracking.ids import new_run_id
 from tracking.queries import trials as sql
+from tracking.queries.search import run_condition
 from tracking.records import NewTrial, Sweep, Trial
 from tracking.store.database import Database, json_text
 from tracking.store.leader import hold_leadership
@@ -143,17 +145,21 @@ class Trials:
         sort: Literal["number", "value"] = "number",
         limit: int | None = None,
         offset: int = 0,
+        where: Expression = EVERYTHING,
     ) -> Sequence[Trial]:
-        """The trials of a sweep, by number or best first."""
-        values = {"sweep_id": sweep_id, "states": [str(s) for s in states] or None, "limit": limit, "offset": offset}
+        """The trials of a sweep whose runs meet a filter, by number or best first."""
+        condition, values = run_condition(where)
+        values |= {"sweep_id": sweep_id, "states": [str(s) for s in states] or None, "limit": limit, "offset": offset}
         with self._database.autocommit() as tx:
-            statement = sql.LIST if sort == "number" else sql.by_value(_goal(tx, sweep_id))
+            statement = sql.by_number(condition) if sort == "number" else sql.by_value(_goal(tx, sweep_id), condition)
             return [_trial(row) for row in tx.rows(statement, values)]
 
-    def best(self, sweep_id: str, top: int = 1) -> Sequence[Trial]:
-        """The best finished trials of a sweep by its objective (D8); pruned ones never win."""
+    def best(self, sweep_id: str, top: int = 1, where: Expression = EVERYTHING) -> Sequence[Trial]:
+        """The best finished trials of a sweep by its objective (D8), of those whose runs meet a filter; pruned ones never win."""
+        condition, values = run_condition(where)
+        values |= {"sweep_id": sweep_id, "top": top}
         with self._database.autocommit() as tx:
-            return [_trial(row) for row in tx.rows(sql.best(_goal(tx, sweep_id)), {"sweep_id": sweep_id, "top": top})]
+            return [_trial(row) for row in tx.rows(sql.best(_goal(tx, sweep_id), condition), values)]
 
     def running(self, sweep_id: str) -> Sequence[Trial]:
         """The trials that run now."""

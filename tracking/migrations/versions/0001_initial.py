@@ -10,6 +10,7 @@ branch_labels = None
 depends_on = None
 
 _TABLES = (
+    "logged_model_metrics logged_model_tags logged_model_params logged_models run_models dataset_inputs datasets "
     "model_aliases model_versions registered_models leader events sessions workers attempts trials sweeps log_chunks "
     "metric_latest metric_points tags params runs snapshots experiment_tags experiments"
 ).split()
@@ -22,7 +23,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drop them all."""
-    for view in ("audit_events", "audit_attempts", "audit_trials"):
+    for view in ("audit_events", "audit_points", "audit_attempts", "audit_trials"):
         op.execute(f"DROP VIEW {view}")
     for table in _TABLES:
         op.execute(f"DROP TABLE {table}")
