@@ -313,9 +313,16 @@ class Gate:
         if not self._is_open and not is_loopback(_without_port(host)):
             return NotAllowed(f"This server answers to loopback names only, not to {host!r}.", hint="Use http://127.0.0.1 or start it with --open.")
         origin = headers.get("origin")
-        if origin is not None and scope["method"] not in _SAFE_METHODS and urlsplit(origin).netloc != host:
+        if origin is not None and scope["method"] not in _SAFE_METHODS and _place_of(origin) != host:
             return NotAllowed(f"A page from {origin} may not change anything here.")
         return None
+
+
+def _place_of(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
 
 
 def _without_port(host: str) -> str:

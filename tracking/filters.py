@@ -174,6 +174,7 @@ def parse_order_by(texts: Sequence[str], subject: Subject = RUNS) -> tuple[Order
     Raises:
         InvalidFilter: a text is not of this grammar, there are too many, or two name the same key.
     """
+    _refuse_too_many(texts)
     return distinct([_Parser(text, "order_by", subject).order() for text in texts])
 
 
@@ -194,8 +195,7 @@ def order_by_field(name: str, *, descending: bool = False, dataset: tuple[str, s
 
 def distinct(keys: Sequence[OrderBy]) -> tuple[OrderBy, ...]:
     """The sort keys, if no two name the same and there are not too many."""
-    if len(keys) > MAX_ORDER_BY:
-        raise InvalidFilter(f"order_by can have at most {MAX_ORDER_BY} keys; these are {len(keys)}.")
+    _refuse_too_many(keys)
     seen = set()
     for key in keys:
         named = (key.entity, key.key, key.dataset)
@@ -203,6 +203,11 @@ def distinct(keys: Sequence[OrderBy]) -> tuple[OrderBy, ...]:
             raise InvalidFilter(f"`order_by` contains duplicate fields: {key.entity}.{key.key} is named twice.")
         seen.add(named)
     return tuple(keys)
+
+
+def _refuse_too_many(keys: Sequence[object]) -> None:
+    if len(keys) > MAX_ORDER_BY:
+        raise InvalidFilter(f"order_by can have at most {MAX_ORDER_BY} keys; these are {len(keys)}.")
 
 
 def comparisons(expression: Expression) -> list[Comparison]:

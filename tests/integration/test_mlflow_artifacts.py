@@ -17,6 +17,7 @@ from tests.support.protocol import API, FILES, Attempt, connected, end_attempt, 
 from tests.support.s3_server import CREDENTIALS, S3Server, s3_server
 from tests.support.services import wait_until
 from tracking.store import Store
+from tracking.store.paging import encode_token
 from tracking.uploads import LocalHalf
 
 UPLOAD_MAX_BYTES = 100_000
@@ -395,6 +396,9 @@ def test_artifacts_are_listed_in_pages(client: httpx.Client, monkeypatch: pytest
     foreign = get(client, "/artifacts/list", run_id=run_id, path="sub")["next_page_token"]
     for wrong in (foreign, "nonsense"):
         query = {"run_id": new_run(client), "page_token": wrong}
+        assert refusal(client.get(API + "/artifacts/list", params=query))[:2] == (400, "INVALID_PARAMETER_VALUE")
+    for made_up in ([], [1], ["a", "b"]):
+        query = {"run_id": run_id, "path": "sub", "page_token": encode_token(folder.removeprefix(f"{FILES}/") + "/sub", made_up)}
         assert refusal(client.get(API + "/artifacts/list", params=query))[:2] == (400, "INVALID_PARAMETER_VALUE")
 
 

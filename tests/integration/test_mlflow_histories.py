@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from tests.support.protocol import API, new_run, open_attempt, post, refusal
+from tracking.errors import InvalidValue
 from tracking.records import MetricPoint
 from tracking.store import Store
 
@@ -98,6 +99,24 @@ def test_interval_has_at_most_so_many_points_of_each_run(protocol: httpx.Client)
     runs = [curve(protocol, 3000), curve(protocol, 3)]
     found = sample(protocol, run_ids=[runs[1], "none", runs[0]], metric_key="m")
     assert [point["run_id"] for point in found] == [runs[1]] * 3 + [runs[0]] * 2500
+
+
+def test_interval_has_a_run_once_that_is_named_twice(protocol: httpx.Client) -> None:
+    """A hundred times the same run is no hundred times the work."""
+    runs = [curve(protocol, 2), curve(protocol, 3)]
+    found = sample(protocol, run_ids=[runs[1], runs[0], runs[1], runs[1]], metric_key="m")
+    assert [point["run_id"] for point in found] == [runs[1]] * 3 + [runs[0]] * 2
+
+
+def test_histories_are_given_up_when_they_take_too_long(protocol: httpx.Client, shared_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both of them: a 4xx, which clients do not send again."""
+    run_id = new_run(protocol)
+    for name in ("BULK", "SAMPLE"):
+        monkeypatch.setattr(f"tracking.queries.histories.{name}", "SELECT pg_sleep(1)")
+    monkeypatch.setattr("tracking.store.database._IN_TIME_MS", 50)
+    for read in (shared_store.histories.bulk, shared_store.histories.sampled):
+        with pytest.raises(InvalidValue, match="takes too long"):
+            read([run_id], "m", 10)
 
 
 def test_interval_knows_no_point_twice_and_no_earlier_attempt(protocol: httpx.Client, shared_store: Store) -> None:

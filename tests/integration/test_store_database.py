@@ -145,6 +145,24 @@ def test_database_says_so_when_all_connections_are_in_use(database: Database, mo
         pass
 
 
+def test_rows_in_time_are_given_up_and_leave_no_bound(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks is told so, as it is no fault of Postgres; what comes next on the connection is not bounded."""
+    monkeypatch.setattr("tracking.store.database._IN_TIME_MS", 50)
+    with opened(database.url) as one:
+        with pytest.raises(InvalidValue, match=r"takes too long: it was given up after 0\.05 s"), one.autocommit() as tx:
+            tx.rows_in_time("SELECT pg_sleep(1)")
+        with one.autocommit() as tx:
+            assert [tuple(row) for row in tx.rows_in_time("SELECT %(n)s AS n", {"n": 1})] == [(1,)]
+            assert tx.scalar("SHOW statement_timeout") == "0"
+            tx.rows("SELECT pg_sleep(0.1)")
+
+
+def test_cancelled_statements_of_others_are_postgress_fault(database: Database) -> None:
+    """As when an administrator cancels one: the same call may succeed later."""
+    with pytest.raises(DatabaseAway), database.autocommit() as tx:
+        tx.rows("SET LOCAL statement_timeout = 50; SELECT pg_sleep(1)")
+
+
 def test_database_ends_transactions_of_those_who_froze_in_them(empty_database_url: str) -> None:
     """Whoever is stopped between a statement and its commit holds up everybody else for ten seconds at most."""
     upgrade_schema(empty_database_url)

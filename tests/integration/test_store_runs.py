@@ -1,5 +1,7 @@
 """Experiments and runs as clients see them."""
 
+import secrets
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from tests.support.record import Hands, both
 from tracking.errors import AlreadyExists, InvalidValue, NotAllowed, NotFound
 from tracking.ids import new_uuid
-from tracking.store.runs import from_ms, mlflow_status, to_ms
+from tracking.store.runs import from_ms, mlflow_status, to_ms, write_params
 
 # -- experiments ---------------------------------------------------------------------------------------------------
 
@@ -53,6 +55,47 @@ def test_experiment_of_unknown_id_is_not_found(hands: Hands, experiment_id: str)
 
 
 # -- external runs ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("second", "is_refused"), [("B", True), ("A", False)])
+def test_param_is_kept_as_the_first_said_when_two_say_it_at_once(hands: Hands, second: str, *, is_refused: bool) -> None:
+    """Whoever comes second has looked before the first was committed, and is refused all the same; the same value is no change."""
+    run_id = hands.store.runs.create_external("0").run_id
+    with ThreadPoolExecutor(1) as pool:
+        with hands.store.database.transaction() as tx:
+            write_params(tx, run_id, {"p": "A"}, None)
+            other = pool.submit(hands.store.runs.log_params, run_id, {"p": second})
+            hands.wait_for_blocked()
+        refusal = other.exception(60)
+    assert isinstance(refusal, InvalidValue) == is_refused
+    assert hands.store.runs.data(run_id).params == {"p": "A"}
+
+
+def test_run_is_not_opened_in_an_experiment_that_is_just_being_deleted(hands: Hands) -> None:
+    """What waits for the deletion sees it."""
+    experiment_id = hands.store.experiments.create(new_uuid()).experiment_id
+    with ThreadPoolExecutor(1) as pool:
+        with hands.store.database.transaction() as tx:
+            tx.execute("SELECT 1 FROM experiments WHERE experiment_id = %(id)s FOR UPDATE", {"id": int(experiment_id)})
+            tx.execute("UPDATE experiments SET lifecycle_stage = 'deleted' WHERE experiment_id = %(id)s", {"id": int(experiment_id)})
+            opening = pool.submit(hands.store.runs.create_external, experiment_id)
+            hands.wait_for_blocked()
+        assert isinstance(opening.exception(60), InvalidValue)
+    assert hands.sql("SELECT 1 FROM runs WHERE experiment_id = %(id)s", id=int(experiment_id)) == []
+
+
+def test_run_whose_parent_no_index_holds_is_refused_as_a_value(hands: Hands) -> None:
+    """A limit of Postgres does not pass: nobody is to try again for minutes."""
+    with pytest.raises(InvalidValue):
+        hands.store.runs.create_external("0", tags={"mlflow.parentRunId": secrets.token_hex(4000)})
+
+
+@pytest.mark.parametrize("time_ms", [-1, 253_402_214_400_000, 2**62])
+def test_run_of_a_time_that_can_not_be_read_back_is_refused(hands: Hands, time_ms: int) -> None:
+    """East of Greenwich the last day of the year 9999 is the year 10000."""
+    with pytest.raises(InvalidValue, match="is no time"):
+        hands.store.runs.create_external("0", start_time_ms=time_ms)
+    assert from_ms(253_402_214_399_999).year == 9999
 
 
 def test_run_external_life(hands: Hands) -> None:

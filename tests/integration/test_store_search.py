@@ -34,7 +34,7 @@ from tracking.filters import (
     parse_order_by,
 )
 from tracking.ids import new_uuid
-from tracking.queries import search
+from tracking.queries import search, trials
 from tracking.records import Run
 from tracking.store.metrics import Append
 from tracking.store.paging import read_page
@@ -271,6 +271,9 @@ EXPRESSIONS = st.recursive(
     ),
     max_leaves=6,
 )
+# Behind as many terms as Postgres may join, which hold of all runs: ANDs within ANDs, and every term is looked up.
+ALWAYS: Final = And((Comparison("attribute", "start_time", ">=", 0),) * 8)
+LOOKED_UP = st.builds(lambda where: And((ALWAYS, where)), EXPRESSIONS)
 
 
 def written(asked: Expression) -> str:
@@ -292,7 +295,7 @@ def written(asked: Expression) -> str:
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(EXPRESSIONS)
+@given(EXPRESSIONS | LOOKED_UP)
 def test_search_finds_what_plain_python_finds(world: World, where: Expression) -> None:
     """Any filter, written out and read again, finds in the record what the same filter finds in Python."""
     text = written(where)
@@ -534,6 +537,67 @@ def test_search_refuses_a_token_of_another_search(world: World) -> None:
     for experiments, asked, by, view in others:
         with pytest.raises(InvalidValue, match="another filter"):
             store.runs.search(experiments, asked, by, view, page_token=token)
+
+
+# -- limits -----------------------------------------------------------------------------------------------------------
+
+
+def _n_joins(hands: Hands, text: str, values: dict[str, Any]) -> int:
+    """How many joins Postgres plans for a statement."""
+
+    def count(node: Any) -> int:
+        return ("Join Type" in node) + sum(count(each) for each in node.get("Plans", ()))
+
+    with hands.store.database.autocommit() as tx:
+        return count(tx.scalar(f"EXPLAIN (FORMAT JSON) {text}", values)[0]["Plan"])
+
+
+@pytest.mark.parametrize("term", ["metrics.a{} < 1", "params.a{} = 'x'", "tags.a{} IS NULL"])
+@pytest.mark.parametrize("shape", ["flat", "in parentheses", "in pairs", "nested"])
+def test_search_of_many_terms_is_not_planned_as_many_joins(hands: Hands, term: str, shape: str) -> None:
+    """However they are put in parentheses: to weigh the orders of a hundred joins takes Postgres seconds, on an empty record too."""
+    terms = [term.format(number) for number in range(40)]
+    texts = {
+        "flat": " AND ".join(terms),
+        "in parentheses": f"({' AND '.join(terms)}) AND tags.x = '1'",
+        "in pairs": " AND ".join(f"({a} AND {b})" for a, b in itertools.pairwise(terms)),
+        "nested": "(" * 39 + terms[0] + "".join(f" AND {each})" for each in terms[1:]),
+    }
+    where = parse_filter(texts[shape])
+    for experiments in ([1], [1, 2]):
+        query = search.runs(experiments, where, (), "ACTIVE_ONLY", 1000)
+        assert _n_joins(hands, query.text, query.values) <= 8 + len(experiments)
+    condition, values = search.run_condition(where)
+    values |= {"sweep_id": "x", "states": None, "limit": 1, "offset": 0}
+    assert _n_joins(hands, trials.by_number(condition), values) <= 8 + _n_joins(hands, trials.by_number("true"), values)
+
+
+def test_search_of_many_datasets_tags_and_models_is_not_planned_as_many_joins(hands: Hands) -> None:
+    """What a run may have more than one of, and experiments and logged models as runs."""
+    query = search.runs([1], parse_filter(" AND ".join(f"dataset.name = '{number}'" for number in range(40))), (), "ACTIVE_ONLY", 1000)
+    # Each of the eight, and of those looked up, is a join of two tables itself.
+    assert _n_joins(hands, query.text, query.values) <= 8 + 40
+    query = search.experiments("e.name", parse_filter(" AND ".join(f"tags.a{number} = 'x'" for number in range(40)), EXPERIMENTS), (), "ALL", 10)
+    assert _n_joins(hands, query.text, query.values) <= 8
+    models = parse_filter(" AND ".join(f"metrics.a{number} < 1" for number in range(40)), LOGGED_MODELS)
+    query = search.logged_models("m.name", [1], models, (), (), 10)
+    assert _n_joins(hands, query.text, query.values) <= 8
+
+
+def test_search_names_so_many_experiments_at_most(hands: Hands) -> None:
+    """Different ones: the same one again is none more."""
+    every = [str(number) for number in range(10_001)]
+    with pytest.raises(InvalidValue, match=r"at most 10,000 experiments; this one names 10,001\."):
+        hands.store.runs.search(every)
+    hands.store.runs.search([*every[:10_000], "0", "00"])
+
+
+def test_search_is_given_up_when_it_takes_too_long(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the asker's to narrow it: no server's error, after which clients would ask again."""
+    monkeypatch.setattr("tracking.store.database._IN_TIME_MS", 50)
+    monkeypatch.setattr(search, "RUN_COLUMNS", search.RUN_COLUMNS.replace("r.run_id,", "(SELECT r.run_id FROM pg_sleep(0.2)) AS run_id,", 1))
+    with pytest.raises(InvalidValue, match="takes too long"):
+        world.hands.store.runs.search([world.experiment])
 
 
 # -- experiments and logged models ------------------------------------------------------------------------------------

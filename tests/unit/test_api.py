@@ -179,6 +179,7 @@ async def _status(gate: Gate, method: str, **headers: str) -> int:
         ("POST", {"host": "127.0.0.1:8080", "origin": "http://127.0.0.1:8080"}, False, 200),
         ("POST", {"host": "127.0.0.1:8080", "origin": "http://evil.example"}, False, 403),
         ("POST", {"host": "127.0.0.1:8080", "origin": "null"}, False, 403),
+        ("POST", {"host": "127.0.0.1:8080", "origin": "http://["}, False, 403),
         ("POST", {"host": "sweeps.lan", "origin": "http://evil.example"}, True, 403),
         ("GET", {"host": "127.0.0.1:8080", "origin": "http://evil.example"}, False, 200),
     ],

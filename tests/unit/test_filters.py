@@ -324,6 +324,12 @@ def test_order_by_is_refused_when_it_is_unclear(texts: list[str]) -> None:
         parse_order_by(texts)
 
 
+def test_order_by_is_counted_before_it_is_read() -> None:
+    """Hundreds of thousands of long texts are refused at once, also where the first is none."""
+    with pytest.raises(InvalidFilter, match=f"at most {filters.MAX_ORDER_BY} keys; these are {filters.MAX_ORDER_BY + 1}"):
+        parse_order_by(["("] * (filters.MAX_ORDER_BY + 1))
+
+
 def test_order_by_of_experiments_takes_attributes_only() -> None:
     """MLflow sorts experiments by nothing else."""
     assert parse_order_by(["name DESC", "experiment_id"], EXPERIMENTS) == (OrderBy("attribute", "name", descending=True), OrderBy("attribute", "experiment_id"))

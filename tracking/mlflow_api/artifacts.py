@@ -141,8 +141,13 @@ def list_artifacts(caller: Caller, asked: ListArtifacts) -> ListAnswer:
     uri = run_uri(run.experiment_id, run.run_id)
     after = decode_token(asked.page_token, folder)
     files = list_files(caller, folder, below)
-    if after is not None:
-        files = [file for file in files if file.path > str(after[0])]
+    match after:
+        case None:
+            pass
+        case [str(last)]:
+            files = [file for file in files if file.path > last]
+        case _:
+            raise InvalidValue("Invalid page token.")
     page = files[:PAGE_FILES]
     return ListAnswer(uri, page, encode_token(folder, [page[-1].path]) if len(files) > PAGE_FILES else "")
 

@@ -34,6 +34,7 @@ BODY_MAX_BYTES: Final = 16 * 1024 * 1024
 DRAIN_MAX_BYTES: Final = 64 * 1024 * 1024
 
 _KNOWN_MAX: Final = 10_000
+_IN_LOOP_MAX_BYTES: Final = 256 * 1024
 
 _ALL_METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 _ATTEMPT_PREFIX: Final = "sat_"
@@ -175,8 +176,12 @@ def _json_respond(services: Services, endpoint: Endpoint) -> Respond:
         body = await _read_json_body(request)
         token = _attempt_token(request)
         fence = None if token is None else await _fence_of(services, token)
+        # A thousand points fit. What is larger, or needs patience, keeps nobody else waiting.
+        asked = _at_first_sight(decoder, body) if len(body) <= _IN_LOOP_MAX_BYTES else None
+        if asked is None:
+            asked = await run_in_threadpool(read, request, body)
         try:
-            answered = await cast(Awaitable[msgspec.Struct | None], endpoint.handler(_caller(services, fence), read(request, body)))
+            answered = await cast(Awaitable[msgspec.Struct | None], endpoint.handler(_caller(services, fence), asked))
         except NotAllowed:
             if token is not None:
                 # A token that has died since it was seen is told so, as to everybody else.
@@ -185,6 +190,14 @@ def _json_respond(services: Services, endpoint: Endpoint) -> Respond:
         return Response(_encoded(answered), media_type="application/json")
 
     return respond_in_loop if inspect.iscoroutinefunction(endpoint.handler) else respond
+
+
+def _at_first_sight(decoder: msgspec.json.Decoder[Any], body: bytes) -> msgspec.Struct | None:
+    """A request, if it fits at once."""
+    try:
+        return cast(msgspec.Struct, decoder.decode(body or b"{}"))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def _encoded(answered: object) -> bytes:

@@ -40,6 +40,8 @@ class Grouping(Generic[Item, Answer]):
         self._weight = weight
         self._waiting: deque[_Waiting[Item, Answer]] = deque()
         self._n_free = N_GROUP_WRITERS
+        # What waits for a lock must not take the connections from those that wait for none.
+        self._few = asyncio.Semaphore(N_GROUP_WRITERS)
         self._writers = ThreadPoolExecutor(N_GROUP_WRITERS, "grouping")
 
     async def write(self, item: Item) -> Answer:
@@ -77,8 +79,12 @@ class Grouping(Generic[Item, Answer]):
         else:
             # One of them can't be stored, or somebody holds a lock on what it is about: the others are not to suffer.
             for each in group:
-                alone = asyncio.ensure_future(run_in_threadpool(self._write, [each.item]))
-                alone.add_done_callback(lambda done, each=each: _settle(each.told, done.exception() or done.result()[0]))  # type: ignore[misc]
+                alone = asyncio.ensure_future(self._write_alone(each.item))
+                alone.add_done_callback(lambda done, each=each: _settle(each.told, done.exception() or done.result()))  # type: ignore[misc]
+
+    async def _write_alone(self, item: Item) -> Answer | SweepError:
+        async with self._few:
+            return (await run_in_threadpool(self._write, [item]))[0]
 
 
 def _settle(told: asyncio.Future[Answer], answer: Answer | BaseException) -> None:

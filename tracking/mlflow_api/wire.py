@@ -224,7 +224,7 @@ def rows_by_key(metrics: Sequence[Metric], where: str = "metrics") -> dict[str, 
             try:
                 value = float(value)
             except ValueError:
-                raise InvalidValue(f"Invalid value {value!r} for parameter '{where}[{number}].value' supplied: it is no number.") from None
+                raise InvalidValue(f"Invalid value {str(value)[:100]!r} for parameter '{where}[{number}].value' supplied: it is no number.") from None
         row = (metric.step or 0, metric.timestamp, value)
         rows = found.get(metric.key)
         if rows is None:

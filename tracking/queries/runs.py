@@ -26,15 +26,19 @@ _ARTIFACT_ROOT: Final = (
 )
 
 INSERT_EXTERNAL: Final = f"""
+SET LOCAL lock_timeout = '500ms';
 WITH given AS (
     SELECT * FROM unnest(%(run_ids)s::text[], %(experiment_ids)s::bigint[], %(names)s::text[], %(user_names)s::text[],
                          %(started_ats)s::timestamptz[], %(parent_run_ids)s::text[])
                AS given (run_id, experiment_id, name, user_name, started_at, parent_run_id)
+), e AS (
+    SELECT experiment_id, artifact_location FROM experiments
+     WHERE experiment_id = ANY(%(experiment_ids)s::bigint[]) AND lifecycle_stage = 'active' ORDER BY experiment_id FOR KEY SHARE
 ), r AS (
     INSERT INTO runs (run_id, experiment_id, kind, name, user_name, state, started_at, parent_run_id, opener_run_id, opener_attempt, artifact_root)
     SELECT run_id, experiment_id, 'external', given.name, user_name, 'running', started_at, parent_run_id, %(opener_run_id)s, %(opener_attempt)s,
            {_ARTIFACT_ROOT}
-      FROM given JOIN experiments USING (experiment_id) WHERE lifecycle_stage = 'active'
+      FROM given JOIN e USING (experiment_id)
     RETURNING *
 ), t AS (
     INSERT INTO tags (run_id, key, value)
@@ -43,7 +47,8 @@ WITH given AS (
 )
 SELECT {RUN_COLUMNS} FROM r
 """
-"""Runs that do not come back: there is no such experiment, or it is deleted."""
+"""Runs that do not come back: there is no such experiment, or it is deleted, also by somebody whose lock was waited for. Not for long:
+what one of many waits for, all do."""
 
 _FOR_WRITE: Final = "SELECT run_id, kind, state, lifecycle_stage, attempt, opener_run_id, opener_attempt FROM runs WHERE run_id"
 FOR_WRITE: Final = f"{_FOR_WRITE} = %(run_id)s"

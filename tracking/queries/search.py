@@ -67,9 +67,14 @@ class _Binder:
 
 
 class _Source(Protocol):
-    """Where what is searched stands in SQL."""
+    """Where what is searched stands in SQL.
+
+    Attributes:
+        looks_up: whether each row's values are looked up one by one, not read as sets that Postgres may join in any order.
+    """
 
     bind: _Binder
+    looks_up: bool
 
     def attribute(self, name: str) -> Key:
         """An attribute as clients are told it."""
@@ -82,6 +87,29 @@ class _Source(Protocol):
 
 
 # -- conditions --------------------------------------------------------------------------------------------------------------
+
+# How many terms of a filter Postgres may join in any order.
+_JOINED: Final = 8
+
+
+def _joined(source: _Source, where: Expression, n_joined: int = _JOINED) -> str:
+    """A filter whose first terms Postgres may join in any order; to weigh the orders of many would take it longer than to look the rest up."""
+    conditions = []
+    for number, term in enumerate(_conjuncts(where)):
+        source.looks_up = number >= n_joined
+        conditions.append(_condition(source, term))
+    source.looks_up = False
+    return " AND ".join(conditions) or "true"
+
+
+def _conjuncts(where: Expression) -> list[Expression]:
+    """What all has to hold. ANDs within ANDs are one to Postgres, whatever the parentheses."""
+    return [found for term in where.terms for found in _conjuncts(term)] if isinstance(where, And) else [where]
+
+
+def _exists(found: str, *, looks_up: bool) -> str:
+    """The condition that there is such a row. What is no EXISTS is never made a join."""
+    return f"coalesce((SELECT true {found}), false)" if looks_up else f"EXISTS (SELECT 1 {found})"
 
 
 def _condition(source: _Source, expression: Expression) -> str:
@@ -213,11 +241,7 @@ _NEWEST: Final = (Key("r.newest_first", "number", is_nullable=False), Key("r.run
 
 
 class _Runs:
-    """Runs.
-
-    Attributes:
-        looks_up: whether each run's values are looked up one by one, not read as sets that Postgres may join in any order.
-    """
+    """Runs."""
 
     def __init__(self) -> None:
         self.bind = _Binder()
@@ -229,10 +253,9 @@ class _Runs:
 
     def owned(self, entity: str, key: str, test: str) -> str:
         if entity == "dataset":
-            return f"EXISTS (SELECT 1 FROM {_DATASET_OWNED.format(_DATASET_VALUES[key])} WHERE {test})"
-        # By run and key at most one is met. What is no EXISTS is never made a join.
-        found = f"FROM {_RUN_OWNED[entity]}{self.bind(key)} AND {test}"
-        return f"coalesce((SELECT true {found}), false)" if self.looks_up else f"EXISTS (SELECT 1 {found})"
+            return _exists(f"FROM {_DATASET_OWNED.format(_DATASET_VALUES[key])} WHERE {test} LIMIT 1", looks_up=self.looks_up)
+        # By run and key at most one is met.
+        return _exists(f"FROM {_RUN_OWNED[entity]}{self.bind(key)} AND {test}", looks_up=self.looks_up)
 
     def sort_key(self, item: OrderBy) -> Key:
         if item.entity == "attribute":
@@ -283,8 +306,6 @@ def runs(
     return Query(text, bind.values, keys)
 
 
-# How many terms of a filter Postgres may join in any order.
-_JOINED: Final = 8
 # Pages of up to so many rows are worth a try from one end of an index, which is given up where it costs more than it can save.
 _FEW: Final = 200
 # How many values of a metric, by everybody, such a try walks; how many of the newest runs it reads for each row of the page.
@@ -292,16 +313,6 @@ _WALKED: Final = 4000
 _READ_FOR_EACH: Final = 100
 # What fewer than so many have is better read as a set.
 _RARE: Final = 2000
-
-
-def _joined(source: _Runs, where: Expression, n_joined: int = _JOINED) -> str:
-    """A filter whose first terms Postgres may join in any order; to weigh the orders of many would take it longer than to look the rest up."""
-    conditions = []
-    for number, term in enumerate(_conjuncts(where)):
-        source.looks_up = number >= n_joined
-        conditions.append(_condition(source, term))
-    source.looks_up = False
-    return " AND ".join(conditions) or "true"
 
 
 def _takes_most(where: Expression) -> bool:
@@ -313,10 +324,6 @@ def _is_pinned(where: Expression) -> bool:
     """Whether a filter asks for named runs or a parent's children: few, found by other indexes."""
     pins = (("tag", "mlflow.parentRunId"), ("attribute", "run_id"))
     return any(isinstance(term, Comparison) and (term.entity, term.key) in pins and term.op in ("=", "IN") for term in _conjuncts(where))
-
-
-def _conjuncts(where: Expression) -> tuple[Expression, ...]:
-    return where.terms if isinstance(where, And) else (where,)
 
 
 def _of_the_newest(source: _Runs, where: Expression, own: str, limit: int, page: str) -> str:
@@ -375,7 +382,7 @@ def _from_the_best(source: _Runs, item: OrderBy, keys: Sequence[Key], after: Seq
 def run_condition(where: Expression) -> tuple[str, dict[str, Any]]:
     """A filter as a condition on `runs r`, with its bound values: for those who have come to their runs by another way."""
     source = _Runs()
-    return _condition(source, where), source.bind.values
+    return _joined(source, where), source.bind.values
 
 
 # -- experiments -------------------------------------------------------------------------------------------------------------
@@ -391,12 +398,14 @@ _EXPERIMENT_ATTRIBUTES: Final = {
 class _Experiments:
     def __init__(self) -> None:
         self.bind = _Binder()
+        self.looks_up = False
 
     def attribute(self, name: str) -> Key:
         return _EXPERIMENT_ATTRIBUTES[name]
 
     def owned(self, entity: str, key: str, test: str) -> str:  # noqa: ARG002 -- an experiment has tags only
-        return f"EXISTS (SELECT 1 FROM experiment_tags x WHERE x.experiment_id = e.experiment_id AND x.key = {self.bind(key)} AND {test})"
+        found = f"FROM experiment_tags x WHERE x.experiment_id = e.experiment_id AND x.key = {self.bind(key)} AND {test}"
+        return _exists(found, looks_up=self.looks_up)
 
     def sort_key(self, item: OrderBy) -> Key:
         return _directed(_EXPERIMENT_ATTRIBUTES[item.key], is_descending=item.descending)
@@ -413,7 +422,7 @@ def experiments(select: str, where: Expression, order_by: Sequence[OrderBy], vie
     keys = tuple(source.sort_key(item) for item in order_by or (OrderBy("attribute", "creation_time", descending=True), OrderBy("attribute", "experiment_id")))
     if not any(item.key == "experiment_id" for item in order_by):
         keys += (_directed(_EXPERIMENT_ATTRIBUTES["experiment_id"], is_descending=bool(order_by)),)
-    wanted = _condition(source, where) + (f" AND {_after(keys, after, bind)}" if after is not None else "")
+    wanted = _joined(source, where) + (f" AND {_after(keys, after, bind)}" if after is not None else "")
     text = (
         f"SELECT {select}, {_columns(keys)} FROM experiments e WHERE e.lifecycle_stage = ANY({bind(list(_STAGES[view]))}) AND {wanted} "
         f"ORDER BY {', '.join(key.order for key in keys)} LIMIT {bind(limit)}"
@@ -443,13 +452,15 @@ class _LoggedModels:
         self.bind = _Binder()
         self.datasets = datasets
         self.joins: list[str] = []
+        self.looks_up = False
 
     def attribute(self, name: str) -> Key:
         return _MODEL_ATTRIBUTES[name]
 
     def owned(self, entity: str, key: str, test: str) -> str:
         measured = f" AND {self.measured_on(self.datasets)}" if entity == "metric" and self.datasets else ""
-        return f"EXISTS (SELECT 1 FROM {_MODEL_OWNED[entity]} x WHERE x.model_id = m.model_id AND x.key = {self.bind(key)}{measured} AND {test})"
+        found = f"FROM {_MODEL_OWNED[entity]} x WHERE x.model_id = m.model_id AND x.key = {self.bind(key)}{measured} AND {test} LIMIT 1"
+        return _exists(found, looks_up=self.looks_up)
 
     def measured_on(self, datasets: Sequence[DatasetFilter]) -> str:
         tests = []
@@ -492,7 +503,7 @@ def logged_models(
         keys += (_directed(_MODEL_ATTRIBUTES["creation_timestamp"], is_descending=True),)
     if "model_id" not in named:
         keys += (_MODEL_ATTRIBUTES["model_id"],)
-    wanted = [f"m.experiment_id = ANY({bind(list(experiment_ids))}::bigint[])", "m.lifecycle_stage = 'active'", _condition(source, where)]
+    wanted = [f"m.experiment_id = ANY({bind(list(experiment_ids))}::bigint[])", "m.lifecycle_stage = 'active'", _joined(source, where)]
     if datasets and not any(asked.entity == "metric" for asked in comparisons(where)):
         wanted.append(f"EXISTS (SELECT 1 FROM logged_model_metrics x WHERE x.model_id = m.model_id AND {source.measured_on(datasets)})")
     if after is not None:

@@ -24,7 +24,8 @@ from tracking.store.trials import Trials
 from tracking.store.why import Why
 
 N_GROUP_WRITERS: Final = 2
-"""Transactions at once that write one kind of thing for many clients: while one waits for the disk the next is made ready."""
+"""Transactions at once that write one kind of thing for many clients: while one waits for the disk the next is made ready. There are
+two kinds, and for each as many again that write alone what a group has failed for."""
 
 __all__ = ["Fence", "LogPage", "Store", "open_store", "upgrade_schema"]
 
@@ -54,7 +55,7 @@ class Store:
     @cached_property
     def ingest(self) -> "Store":
         """The same record over connections of their own, for what many clients write at once."""
-        return Store(Database(self.database.url, pool_size=2 * N_GROUP_WRITERS, application=f"{self.database.application} ingestion"))
+        return Store(Database(self.database.url, pool_size=4 * N_GROUP_WRITERS, application=f"{self.database.application} ingestion"))
 
     def wake(self) -> None:
         """Wake the scheduler, after the commit that gave it something to do."""

@@ -31,6 +31,7 @@ CONNECT: Final[dict[str, Any]] = {
 """How connections notice that Postgres is gone. Times in seconds, `tcp_user_timeout` in milliseconds."""
 
 _COPY_PIECE_BYTES: Final = 128 * 1024
+_IN_TIME_MS: Final = 20_000
 _GRANT_HINT: Final = "As the owner of the tables, GRANT that role the right, or let SWEEP_DATABASE_URL name a role that has it."
 _READ_ONLY: Final = "25006"
 # Classes of SQLSTATE that pass by themselves or with help: connection, read-only after a fail-over, rollback (deadlock),
@@ -81,6 +82,20 @@ class Transaction:
         """All rows of a query."""
         rows: Sequence[Any] = self._run(sql, params or {}).fetchall()
         return rows
+
+    def rows_in_time(self, sql: str, params: Params | None = None) -> Sequence[Any]:
+        """All rows of a query that its asker has shaped: given up where it takes too long.
+
+        Raises:
+            InvalidValue: it does. Who asks again would wait as long.
+        """
+        try:
+            # One message, so one transaction: what is set holds for this query alone, whoever has the connection next.
+            return self.rows(f"SET LOCAL statement_timeout = {_IN_TIME_MS}; {sql}", params)
+        except pg.QueryCanceled as error:
+            raise InvalidValue(
+                f"This takes too long: it was given up after {_IN_TIME_MS / 1000:g} s.", hint="Narrow it: fewer terms, experiments or runs, or a smaller page."
+            ) from error
 
     def one(self, sql: str, params: Params | None = None) -> Any:
         """The first row, or None."""
@@ -234,7 +249,8 @@ def _our_error(error: psycopg2.Error) -> Exception:
     first_line = str(error).strip().split("\n", 1)[0]
     if isinstance(error, pg.UndefinedTable | pg.UndefinedColumn):
         return SchemaOutdated(f"The database's schema does not fit this program: {first_line}")
-    if isinstance(error, pg.CharacterNotInRepertoire | pg.UntranslatableCharacter | pg.NumericValueOutOfRange):
+    # A text that is too long for an index is a limit of Postgres: its class says nothing of whether that passes.
+    if isinstance(error, pg.CharacterNotInRepertoire | pg.UntranslatableCharacter | pg.NumericValueOutOfRange | pg.ProgramLimitExceeded):
         return InvalidValue(f"A value can't be stored: {first_line}")
     if isinstance(error, psycopg2.IntegrityError):
         return Contradiction(f"The record refused the write: {first_line}")

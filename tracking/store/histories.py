@@ -22,14 +22,14 @@ class Histories:
         found: list[RunPoint] = []
         with self._database.autocommit() as tx:
             for run_id in sorted(set(run_ids)):
-                rows = tx.rows(sql.BULK, {"run_id": run_id, "key": key, "limit": max_points - len(found)})
+                rows = tx.rows_in_time(sql.BULK, {"run_id": run_id, "key": key, "limit": max_points - len(found)})
                 found += [(run_id, _point(key, row)) for row in rows]
                 if len(found) == max_points:
                     break
         return found
 
     def sampled(self, run_ids: Sequence[str], key: str, max_points: int, steps: tuple[int, int] | None = None) -> list[RunPoint]:
-        """So many points of each run at most, evenly taken, by step, time and value; the last one is always there.
+        """So many points of each run at most, evenly taken, by step, time and value; the last one is always there. A run named twice counts once.
 
         Args:
             steps: the first and the last that are looked at, or None for all.
@@ -37,8 +37,8 @@ class Histories:
         first, last = steps or (None, None)
         found: list[RunPoint] = []
         with self._database.autocommit() as tx:
-            for run_id in run_ids:
-                rows = list(tx.rows(sql.SAMPLE, {"run_id": run_id, "key": key, "limit": max_points, "first": first, "last": last}))
+            for run_id in dict.fromkeys(run_ids):
+                rows = list(tx.rows_in_time(sql.SAMPLE, {"run_id": run_id, "key": key, "limit": max_points, "first": first, "last": last}))
                 if len(rows) > max_points:
                     del rows[-2]
                 found += [(run_id, _point(key, row)) for row in rows]

@@ -22,7 +22,7 @@ def read_page(
         compile_query: of a limit, and of the keys of the row before the page.
 
     Raises:
-        InvalidValue: the token is none of this search.
+        InvalidValue: the token is none of this search, or it takes too long.
     """
     after = decode_token(page_token, search)
     query = compile_query(limit + 1, None)
@@ -30,7 +30,7 @@ def read_page(
         if len(after) != len(query.keys) or not all(_fits(key, value) for key, value in zip(query.keys, after, strict=True)):
             raise _invalid()
         query = compile_query(limit + 1, after)
-    rows = tx.rows(query.text, query.values)
+    rows = tx.rows_in_time(query.text, query.values)
     n_keys = len(query.keys)
     token = encode_token(search, rows[limit - 1][-n_keys:]) if len(rows) > limit else ""
     return [row[:-n_keys] for row in rows[:limit]], token

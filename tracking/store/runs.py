@@ -24,6 +24,8 @@ from tracking.store.paging import read_page
 from tracking.store.sweeps import resolve_sweep
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST: Final = datetime(9999, 12, 31, tzinfo=UTC)
+_MAX_EXPERIMENTS: Final = 10_000
 _PARENT_TAG: Final = "mlflow.parentRunId"
 _NAME_TAG: Final = "mlflow.runName"
 _USER_TAG: Final = "mlflow.user"
@@ -228,8 +230,14 @@ class Runs:
         max_results: int = 1000,
         page_token: str = "",
     ) -> tuple[list[tuple[Run, RunData]], str]:
-        """MLflow's runs/search: a page of runs with their data, and the token of the next page or ''."""
+        """MLflow's runs/search: a page of runs with their data, and the token of the next page or ''.
+
+        Raises:
+            InvalidValue: an id is none, there are too many, the token is none of this search, or it takes too long.
+        """
         numbers = sorted({experiment_number(each) for each in experiment_ids})
+        if len(numbers) > _MAX_EXPERIMENTS:
+            raise InvalidValue(f"A search can name at most {_MAX_EXPERIMENTS:,} experiments; this one names {len(numbers):,}.")
         asked = ("runs", numbers, where, order_by, view)
         with self._database.autocommit() as tx:
             rows, token = read_page(tx, asked, page_token, max_results, lambda limit, after: search.runs(numbers, where, order_by, view, limit, after))
@@ -374,16 +382,29 @@ def write_params(tx: Transaction, run_id: str, params: Mapping[str, str], fence:
     if not params:
         return
     attempt = fence.attempt if fence is not None and fence.run_id == run_id else 0
-    before = {row.key: row for row in tx.rows(sql.PARAMS_OF, {"run_id": run_id, "keys": list(params)})}
+    before = _refuse_other_values(tx, run_id, params, attempt)
+    rows = [(run_id, key, params[key], attempt) for key in sorted(params)]
+    tx.insert("INSERT INTO params (run_id, key, value, attempt)", rows, sql.UPSERT_PARAM_TAIL)
+    if before != params.keys():
+        # Somebody else may have been first since the look before: what stands there now is what counts.
+        _refuse_other_values(tx, run_id, params, attempt)
+
+
+def _refuse_other_values(tx: Transaction, run_id: str, params: Mapping[str, str], attempt: int) -> set[str]:
+    """Refuse parameters that stand in the record with another value; the keys of those that stand there with this one.
+
+    Raises:
+        InvalidValue: there is one.
+    """
+    before = {row.key: row for row in tx.rows(sql.PARAMS_OF, {"run_id": run_id, "keys": list(params)}) if row.attempt in (0, attempt)}
     for key, value in params.items():
         old = before.get(key)
-        if old is not None and old.attempt in (0, attempt) and not _same_value(old.value, value):
+        if old is not None and not _same_value(old.value, value):
             raise InvalidValue(
                 f"Changing param values is not allowed. Param with key='{key}' was already logged with value='{old.value}' "
                 f"for run ID='{run_id}'. Attempted logging new value '{value}'."
             )
-    rows = [(run_id, key, params[key], attempt) for key in sorted(params)]
-    tx.insert("INSERT INTO params (run_id, key, value, attempt)", rows, sql.UPSERT_PARAM_TAIL)
+    return set(before)
 
 
 def load_data(tx: Transaction, runs: Sequence[Run]) -> dict[str, RunData]:
@@ -454,9 +475,13 @@ def from_ms(time_ms: int) -> datetime:
         InvalidValue: no calendar reaches that far.
     """
     try:
-        return _EPOCH + timedelta(milliseconds=time_ms)
+        time = _EPOCH + timedelta(milliseconds=time_ms)
     except (OverflowError, TypeError):
-        raise InvalidValue(f"{time_ms!r} is no time in Unix milliseconds.") from None
+        time = _LATEST
+    # A day less than calendars have: east of Greenwich it is the year 10000 by then, which can't be read back.
+    if not _EPOCH <= time < _LATEST:
+        raise InvalidValue(f"{time_ms!r} is no time in Unix milliseconds.")
+    return time
 
 
 def to_ms(time: datetime) -> int:

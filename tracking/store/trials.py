@@ -152,14 +152,14 @@ class Trials:
         values |= {"sweep_id": sweep_id, "states": [str(s) for s in states] or None, "limit": limit, "offset": offset}
         with self._database.autocommit() as tx:
             statement = sql.by_number(condition) if sort == "number" else sql.by_value(_goal(tx, sweep_id), condition)
-            return [_trial(row) for row in tx.rows(statement, values)]
+            return [_trial(row) for row in tx.rows_in_time(statement, values)]
 
     def best(self, sweep_id: str, top: int = 1, where: Expression = EVERYTHING) -> Sequence[Trial]:
         """The best finished trials of a sweep by its objective (D8), of those whose runs meet a filter; pruned ones never win."""
         condition, values = run_condition(where)
         values |= {"sweep_id": sweep_id, "top": top}
         with self._database.autocommit() as tx:
-            return [_trial(row) for row in tx.rows(sql.best(_goal(tx, sweep_id), condition), values)]
+            return [_trial(row) for row in tx.rows_in_time(sql.best(_goal(tx, sweep_id), condition), values)]
 
     def running(self, sweep_id: str) -> Sequence[Trial]:
         """The trials that run now."""
