@@ -643,6 +643,25 @@ def test_docker_removes_the_others_when_one_container_can_not_be_removed(
     assert sorted([*swept, *runtime.sweep_orphans(set())]) == sorted(spec.key for spec in specs)
 
 
+def test_docker_end_by_the_kernel_is_told_when_the_engine_hears_of_it_late(
+    runtime: DockerRuntime, tmp_path: Path, base_image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told of the kernel's killer apart from the end: what it says some seconds later counts."""
+    handle = runtime.start(make_spec(tmp_path, base_image, "sh", "-c", "kill -9 $$"))
+    inspect = runtime._api.inspect_container
+    looks: list[bool] = []
+
+    def hear_late(container_id: str) -> Any:
+        facts = inspect(container_id)
+        if not facts["State"]["Running"]:
+            facts["State"]["OOMKilled"] = bool(looks)
+            looks.append(True)
+        return facts
+
+    monkeypatch.setattr(handle._api, "inspect_container", hear_late)
+    assert outcome_of(finish(handle)).cause == Cause.OUT_OF_MEMORY
+
+
 def test_docker_stop_is_enforced_by_a_later_worker(runtime: DockerRuntime, tmp_path: Path, base_image: str) -> None:
     """A worker that adopts a container knows its grace period and can end it."""
     spec = make_spec(tmp_path, base_image, "sh", "-c", "trap '' TERM; while :; do sleep 0.05; done")

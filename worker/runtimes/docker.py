@@ -478,22 +478,24 @@ class DockerHandle:
         report = self._judged
         error = self._output.finish()
         if report.signal == signal.SIGKILL and not report.stop_sent and not report.oom and not report.is_lost:
-            self._see_it_stays()
+            # The engine hears of the kernel's killer apart from the end, and perhaps after it.
+            report = self._judged = self._judge(self._see_it_stays())
         return report if error is None else _without_output(report, error)
 
     def _miss_engine(self) -> None:
         """It does not answer; what ends meanwhile, it may have ended. What was judged before stays as it is."""
         self._doubt = self._doubt or _CUT_OFF
 
-    def _see_it_stays(self) -> None:
-        """Tell a kill from a removal by someone else, which begins with one.
+    def _see_it_stays(self) -> dict[str, Any]:
+        """Tell a kill from a removal by someone else, which begins with one; its state some seconds after its end.
 
         Raises:
             NotFound: it is gone.
         """
         with contextlib.suppress(requests.exceptions.ReadTimeout, requests.exceptions.ConnectionError):
             self._api.wait(self._id, timeout=_REMOVAL_S, condition="removed")
-        self._api.inspect_container(self._id)
+        state: dict[str, Any] = self._api.inspect_container(self._id)["State"]
+        return state
 
     def _judge(self, state: dict[str, Any]) -> ExitReport:
         started_at, ended_at = _timestamp(state["StartedAt"]), _timestamp(state["FinishedAt"])
